@@ -1,0 +1,29 @@
+"""Blocks that know nothing of images: shifted convolutions, the gated residual block, class fusion."""
+
+from layers.blocks import GatedResidualBlock, SideInput, concat_elu
+from layers.conv import (
+    DownRightShiftedConv2d,
+    DownRightShiftedDeconv2d,
+    DownShiftedConv2d,
+    DownShiftedDeconv2d,
+    NetworkInNetwork,
+    weight_normed,
+)
+from layers.fusion import FUSIONS, FiLM, MiddleFusion, NoFusion, modulate
+
+__all__ = [
+    "FUSIONS",
+    "DownRightShiftedConv2d",
+    "DownRightShiftedDeconv2d",
+    "DownShiftedConv2d",
+    "DownShiftedDeconv2d",
+    "FiLM",
+    "GatedResidualBlock",
+    "MiddleFusion",
+    "NetworkInNetwork",
+    "NoFusion",
+    "SideInput",
+    "concat_elu",
+    "modulate",
+    "weight_normed",
+]

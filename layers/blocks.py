@@ -1,0 +1,53 @@
+"""The gated residual block of PixelCNN++ (Salimans et al. 2017, section 2.4)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layers.conv import NetworkInNetwork
+from layers.fusion import Condition, modulate
+
+__all__ = ["GatedResidualBlock", "SideInput", "concat_elu"]
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """elu(x) and elu(-x) side by side: [B, C, ...] -> [B, 2C, ...] (Salimans et al. 2017, appendix)."""
+    return F.elu(torch.cat((x, -x), dim=1))
+
+
+class SideInput(nn.Module):
+    """A 1x1 convolution of the concat_elu of ``nr_sides`` feature maps joined by channel."""
+
+    def __init__(self, nr_filters: int, nr_sides: int):
+        super().__init__()
+        self.nin = NetworkInNetwork(2 * nr_sides * nr_filters, nr_filters)
+
+    def forward(self, *sides: Tensor) -> Tensor:
+        return self.nin(concat_elu(torch.cat(sides, dim=1)))
+
+
+class GatedResidualBlock(nn.Module):
+    """x + a * sigmoid(b), then the class: [B, F, H, W] -> [B, F, H, W].
+
+    a and b are the halves of conv(dropout(concat_elu(conv(concat_elu(x)) + side))).
+
+    Args:
+        conv: the family of shifted convolution, called as ``conv(c_in, c_out)``.
+        nr_filters: F.
+        nr_sides: how many feature maps of F channels enter from the side (0, 1 or 2).
+        dropout: probability of zeroing a hidden activation while training.
+    """
+
+    def __init__(self, conv: type[nn.Module], nr_filters: int, nr_sides: int, dropout: float):
+        super().__init__()
+        self.conv_in = conv(2 * nr_filters, nr_filters)
+        self.side = SideInput(nr_filters, nr_sides) if nr_sides else None
+        self.conv_out = conv(2 * nr_filters, 2 * nr_filters)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, sides: list[Tensor], condition: Condition) -> Tensor:
+        hidden = self.conv_in(concat_elu(x))
+        if self.side is not None:
+            hidden = hidden + self.side(*sides)
+        hidden = F.dropout(concat_elu(hidden), self.dropout, self.training)
+        return modulate(x + F.glu(self.conv_out(hidden), dim=1), condition)

@@ -1,0 +1,57 @@
+"""How the class enters the residual blocks: a scale and a shift of each block's output."""
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FUSIONS", "Condition", "FiLM", "MiddleFusion", "NoFusion", "modulate"]
+
+FUSIONS = ("early+middle", "early", "middle", "film", "none")
+
+Condition = tuple[Tensor | None, Tensor | None]  # (scale, shift) of one block, each [B, F] or None
+
+
+def modulate(x: Tensor, condition: Condition) -> Tensor:
+    """(1 + scale) x + shift with one number a channel; x is [B, F, ...]."""
+    scale, shift = condition
+    trailing = (1,) * (x.dim() - 2)
+    if scale is not None:
+        x = x * (1 + scale.to(x.dtype)).view(*scale.shape, *trailing)
+    return x if shift is None else x + shift.to(x.dtype).view(*shift.shape, *trailing)
+
+
+class NoFusion(nn.Module):
+    """The blocks do not hear of the class."""
+
+    def __init__(self, nr_blocks: int):
+        super().__init__()
+        self.nr_blocks = nr_blocks
+
+    def forward(self, labels: Tensor) -> list[Condition]:
+        return [(None, None)] * self.nr_blocks
+
+
+class MiddleFusion(nn.Module):
+    """e_y = alpha * Embed(y), the same for every block: labels [B] -> a shift [B, F] for each block."""
+
+    def __init__(self, num_classes: int, nr_filters: int, nr_blocks: int):
+        super().__init__()
+        self.nr_blocks = nr_blocks
+        self.embed = nn.Embedding(num_classes, nr_filters)
+        self.alpha = nn.Parameter(torch.tensor(0.1))  # small: e_y is added anew after every block
+
+    def forward(self, labels: Tensor) -> list[Condition]:
+        return [(None, self.alpha * self.embed(labels))] * self.nr_blocks
+
+
+class FiLM(nn.Module):
+    """A learned scale and shift for each class and block, the identity at the start (Perez et al. 2018)."""
+
+    def __init__(self, num_classes: int, nr_filters: int, nr_blocks: int):
+        super().__init__()
+        self.nr_blocks = nr_blocks
+        self.table = nn.Embedding(num_classes, nr_blocks * 2 * nr_filters)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, labels: Tensor) -> list[Condition]:
+        by_block = self.table(labels).view(len(labels), self.nr_blocks, 2, -1)
+        return [(scale, shift) for scale, shift in by_block.permute(1, 2, 0, 3)]

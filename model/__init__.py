@@ -1,0 +1,33 @@
+"""The network of p(image | class), its likelihood, its sampler, the Bayes classifier and checkpoints."""
+
+from model.bayes import class_log_likelihoods, log_likelihood, posterior
+from model.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    load_starter_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from model.initialization import data_dependent_init
+from model.mixture import mixture_log_prob, mixture_sample, to_levels, to_unit
+from model.pixelcnn import PixelCNN
+from model.sampler import image_generators, sample
+
+__all__ = [
+    "CheckpointError",
+    "PixelCNN",
+    "class_log_likelihoods",
+    "data_dependent_init",
+    "image_generators",
+    "load_checkpoint",
+    "load_starter_checkpoint",
+    "log_likelihood",
+    "mixture_log_prob",
+    "mixture_sample",
+    "posterior",
+    "read_checkpoint",
+    "sample",
+    "save_checkpoint",
+    "to_levels",
+    "to_unit",
+]

@@ -1,0 +1,34 @@
+"""Bayes' rule on the likelihoods: p(class | image) is proportional to p(image | class) p(class)."""
+
+import torch
+from torch import Tensor
+
+from model.mixture import mixture_log_prob, to_unit
+from model.pixelcnn import PixelCNN
+
+__all__ = ["class_log_likelihoods", "log_likelihood", "posterior"]
+
+
+def log_likelihood(net: PixelCNN, images: Tensor, labels: Tensor) -> Tensor:
+    """log p(image | label) in nats: images uint8 [B, C, H, W], labels int64 [B] -> float32 [B]."""
+    x = to_unit(images)
+    return mixture_log_prob(x, net(x, labels).float())
+
+
+@torch.inference_mode()
+def class_log_likelihoods(net: PixelCNN, images: Tensor) -> Tensor:
+    """log p(image | class) in nats for every class: images uint8 [B, C, H, W] -> float32 [B, num_classes].
+
+    All classes of the batch go through the network in one call, on the network's device and in its present mode
+    (call ``net.eval()`` first).
+    """
+    images = images.to(next(net.parameters()).device)
+    labels = torch.arange(net.num_classes, device=images.device).repeat(len(images))
+    return log_likelihood(net, images.repeat_interleave(net.num_classes, dim=0), labels).view(len(images), -1)
+
+
+def posterior(log_likelihoods: Tensor, prior: Tensor | None = None) -> Tensor:
+    """p(class | image): log-likelihoods [B, num_classes], prior [num_classes] (uniform if None) -> [B, num_classes]."""
+    if prior is not None:
+        log_likelihoods = log_likelihoods + prior.to(log_likelihoods).log()
+    return log_likelihoods.softmax(dim=1)

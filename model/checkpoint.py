@@ -1,0 +1,162 @@
+"""Checkpoints: one self-describing file, read without running any code from it."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.pixelcnn import PixelCNN
+
+__all__ = ["CheckpointError", "load_checkpoint", "load_starter_checkpoint", "read_checkpoint", "save_checkpoint"]
+
+FORMAT = "conditional-pixelcnn++ 1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message is one line that says why and what to do."""
+
+
+def save_checkpoint(
+    path: str | Path,
+    net: PixelCNN,
+    *,
+    ema: PixelCNN | None = None,
+    image_size: tuple[int, int],
+    class_names: tuple[str, ...],
+    dataset: str,
+    **more: Any,
+) -> None:
+    """Write the network with everything needed to use it again; ``more`` holds plain values and tensors only."""
+    path = Path(path)
+    checkpoint = {
+        "format": FORMAT,
+        "model": net.settings,
+        "weights": net.state_dict(),
+        "ema": None if ema is None else ema.state_dict(),
+        "image_size": list(image_size),
+        "class_names": list(class_names),
+        "dataset": dataset,
+        **more,
+    }
+    partial = path.with_name(path.name + ".partial")
+    torch.save(checkpoint, partial)
+    os.replace(partial, path)  # a reader never sees half a file
+
+
+def _torch_load(path: str | Path) -> Any:
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}; give the path of a .pt file that pcnn_train.py wrote")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: it is damaged, or not a checkpoint") from None
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a file written by `save_checkpoint`, on the CPU. Raises CheckpointError."""
+    checkpoint = _torch_load(path)
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this project (its format is not {FORMAT!r})")
+    missing = {"model", "weights", "ema", "image_size", "class_names", "dataset"} - checkpoint.keys()
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; it cannot be used")
+    return checkpoint
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weights: str = "ema") -> PixelCNN:
+    """The network of a checkpoint, in eval mode on ``device``, with what it was saved with.
+
+    The network's attributes ``class_names`` (tuple of str), ``image_size`` (H, W), ``dataset`` (str) and
+    ``metadata`` (everything else that the file says) are set. ``weights`` picks the moving average ("ema", where
+    the file has one) or the last weights ("last"). Raises CheckpointError.
+    """
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.pop("weights")
+    ema = checkpoint.pop("ema")
+    if weights == "ema" and ema is not None:
+        state = ema
+    try:
+        with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
+            net = PixelCNN(**checkpoint.pop("model"))
+        net.load_state_dict(state, assign=True)
+        net.class_names = tuple(str(name) for name in checkpoint.pop("class_names"))
+        height, width = (int(side) for side in checkpoint.pop("image_size"))
+        net.image_size = (height, width)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} contradicts itself and cannot be used: {reason}") from None
+    if len(net.class_names) != net.num_classes:
+        raise CheckpointError(f"{path} names {len(net.class_names)} classes, its network has {net.num_classes}")
+    net.dataset = str(checkpoint.pop("dataset"))
+    net.metadata = checkpoint
+    return net.requires_grad_(True).to(device).eval()
+
+
+def _starter_names(nr_resnet: int) -> dict[str, str]:
+    """Names of the starter code's convolutions -> ours. It counts the way down from the coarsest level."""
+    names = {
+        "u_init.conv": "u_init.conv",
+        "ul_init.0.conv": "ul_init_above.conv",
+        "ul_init.1.conv": "ul_init_left.conv",
+        "nin_out.lin_a": "head.conv",
+    }
+    for stream in ("u_stream", "ul_stream"):
+        for level in range(3):
+            for way, theirs, count in (
+                ("up", f"up_layers.{level}", nr_resnet),
+                ("down", f"down_layers.{2 - level}", nr_resnet + (level < 2)),
+            ):
+                for i in range(count):
+                    block, ours = f"{theirs}.{stream}.{i}", f"{stream}.{way}.{level}.{i}"
+                    names[f"{block}.conv_input.conv"] = f"{ours}.conv_in.conv"
+                    names[f"{block}.conv_out.conv"] = f"{ours}.conv_out.conv"
+                    names[f"{block}.nin_skip.lin_a"] = f"{ours}.side.nin.conv"
+        for level in range(2):
+            names[f"downsize_{stream}.{level}.conv"] = f"{stream}.shrink.{level}.conv"
+            names[f"upsize_{stream}.{1 - level}.deconv"] = f"{stream}.grow.{level}.conv"
+    return names
+
+
+@torch.no_grad()
+def load_starter_checkpoint(
+    path: str | Path, num_classes: int, fusion: str = "early+middle", dropout: float = 0.5
+) -> PixelCNN:
+    """This network with the weights of an unconditional starter-code state dict, the class at zero effect.
+
+    nr_resnet, nr_filters, nr_logistic_mix and the channels are read off the shapes. The starter code normalises
+    its transposed convolutions per INPUT channel; its weights are folded before they are set here, so the
+    network's output is the same. Raises CheckpointError.
+    """
+    state = _torch_load(path)
+    try:
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+        nr_filters, c_in = state["u_init.conv.weight_v"].shape[:2]
+        channels = int(c_in) - 1
+        nr_resnet = len({name.split(".")[3] for name in state if name.startswith("up_layers.0.u_stream.")})
+        nr_mix = len(state["nin_out.lin_a.bias"]) // (10 if channels == 3 else 3)
+        net = PixelCNN(nr_resnet, int(nr_filters), nr_mix, channels, num_classes, fusion, dropout)
+        modules = dict(net.named_modules())
+        for theirs, ours in _starter_names(nr_resnet).items():
+            if f"{theirs}.weight_v" not in state and ours.endswith("side.nin.conv"):
+                continue  # the u stream has no side input on the way up
+            conv = modules[ours]
+            v, g = state[f"{theirs}.weight_v"].float(), state[f"{theirs}.weight_g"].float()
+            weight = v * (g / v.flatten(1).norm(dim=1).view_as(g))
+            if weight.dim() == 2:
+                weight = weight[:, :, None, None]  # a linear layer there, a 1x1 convolution here
+            classes = conv.weight.shape[1] - weight.shape[1]
+            if ours.startswith(("u_init", "ul_init")):
+                weight = torch.cat((weight, weight.new_zeros(weight.shape[0], classes, *weight.shape[2:])), dim=1)
+            if weight.shape != conv.weight.shape:
+                raise ValueError(f"{theirs} has shape {tuple(weight.shape)}")
+            conv.weight = weight
+            conv.bias.copy_(state[f"{theirs}.bias"])
+    except (AttributeError, KeyError, ValueError, IndexError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a state dict of the starter code ({error})") from None
+    if fusion.endswith("middle"):
+        net.fusion.alpha.zero_()
+    return net.eval()

@@ -1,0 +1,169 @@
+"""The conditional PixelCNN++ network: p(image | class) as a mixture of logistics for every value.
+
+Salimans et al. 2017, "PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
+Modifications". Departures from the paper: the class enters by early fusion (one-hot maps joined to the input)
+and by middle fusion or FiLM (after every residual block).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layers import (
+    FUSIONS,
+    DownRightShiftedConv2d,
+    DownRightShiftedDeconv2d,
+    DownShiftedConv2d,
+    DownShiftedDeconv2d,
+    FiLM,
+    GatedResidualBlock,
+    MiddleFusion,
+    NetworkInNetwork,
+    NoFusion,
+)
+from layers.fusion import Condition
+from model.mixture import params_per_component
+
+__all__ = ["NR_RESOLUTIONS", "PixelCNN", "Stream"]
+
+NR_RESOLUTIONS = 3  # full, half, quarter
+
+
+class Stream(nn.Module):
+    """One of the two streams: a U-Net of gated residual blocks over three resolutions.
+
+    Args:
+        conv, deconv: the family of shifted convolutions.
+        nr_resnet: R; R blocks a resolution on the way up (to coarser maps), R, R+1, R+1 on the way down.
+        nr_filters: F, channels of every map.
+        sees_other: whether each block hears the other stream's block of the same place (ul hears u).
+        dropout: of the blocks.
+    """
+
+    def __init__(self, conv, deconv, nr_resnet: int, nr_filters: int, sees_other: bool, dropout: float):
+        super().__init__()
+
+        def blocks(count: int, nr_sides: int) -> nn.ModuleList:
+            return nn.ModuleList(GatedResidualBlock(conv, nr_filters, nr_sides, dropout) for _ in range(count))
+
+        coarsest = NR_RESOLUTIONS - 1
+        counts = [nr_resnet + (level < coarsest) for level in range(NR_RESOLUTIONS)]
+        self.up = nn.ModuleList(blocks(nr_resnet, int(sees_other)) for _ in range(NR_RESOLUTIONS))
+        self.shrink = nn.ModuleList(conv(nr_filters, nr_filters, stride=2) for _ in range(coarsest))
+        self.grow = nn.ModuleList(deconv(nr_filters, nr_filters) for _ in range(coarsest))
+        self.down = nn.ModuleList(blocks(count, 1 + int(sees_other)) for count in counts)
+        for index, block in enumerate(m for m in self.modules() if isinstance(m, GatedResidualBlock)):
+            block.index = index  # its place in the lists of conditions and of features
+        self.nr_blocks = index + 1
+
+    def forward(
+        self, x: Tensor, conditions: list[Condition], other: dict[int, Tensor] | None = None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """x [B, F, H, W] -> the last map [B, F, H, W] and, for the other stream, every block's output."""
+        features: dict[int, Tensor] = {}
+
+        def run(block: GatedResidualBlock, x: Tensor, *skip: Tensor) -> Tensor:
+            sides = [*skip] if other is None else [other[block.index], *skip]
+            features[block.index] = x = block(x, sides, conditions[block.index])
+            return x
+
+        def unet(x: Tensor, level: int) -> Tensor:
+            skips = [x]
+            for block in self.up[level]:
+                skips.append(x := run(block, x))
+            if level == NR_RESOLUTIONS - 1:
+                skips.pop()  # x itself
+            else:
+                coarse = self.shrink[level](x)
+                x = self.grow[level](unet(coarse, level + 1))
+            for block in self.down[level]:
+                x = run(block, x, skips.pop())
+            return x
+
+        return unet(x, 0), features
+
+
+class PixelCNN(nn.Module):
+    """p(image | class): images [B, C, H, W] in [-1, 1] and labels [B] -> mixture parameters.
+
+    Args:
+        nr_resnet: R, residual blocks a resolution.
+        nr_filters: F, channels of the feature maps.
+        nr_logistic_mix: K, mixture components.
+        image_channels: C, 1 or 3.
+        num_classes: C_y.
+        fusion: how the class enters: one of ``layers.FUSIONS``.
+        dropout: of the residual blocks, while training.
+
+    The sides H and W must divide by 4. Raises ValueError for settings outside their ranges.
+    """
+
+    def __init__(
+        self,
+        nr_resnet: int = 2,
+        nr_filters: int = 80,
+        nr_logistic_mix: int = 10,
+        image_channels: int = 3,
+        num_classes: int = 4,
+        fusion: str = "early+middle",
+        dropout: float = 0.5,
+    ):
+        super().__init__()
+        self.settings = {
+            "nr_resnet": nr_resnet,
+            "nr_filters": nr_filters,
+            "nr_logistic_mix": nr_logistic_mix,
+            "image_channels": image_channels,
+            "num_classes": num_classes,
+            "fusion": fusion,
+            "dropout": dropout,
+        }
+        for name in ("nr_resnet", "nr_filters", "nr_logistic_mix", "num_classes"):
+            if self.settings[name] < 1:
+                raise ValueError(f"{name} is {self.settings[name]}; it must be at least 1")
+        if image_channels not in (1, 3):
+            raise ValueError(f"image_channels is {image_channels}; it must be 1 or 3")
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion is {fusion!r}; it must be one of {', '.join(FUSIONS)}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+        self.image_channels, self.num_classes, self.nr_logistic_mix = image_channels, num_classes, nr_logistic_mix
+
+        self.early = fusion.startswith("early")
+        c_in = image_channels + 1 + (num_classes if self.early else 0)  # + ones, which tell the padding apart
+        self.u_init = DownShiftedConv2d(c_in, nr_filters, (2, 3), shift_down=True)
+        self.ul_init_above = DownShiftedConv2d(c_in, nr_filters, (1, 3), shift_down=True)
+        self.ul_init_left = DownRightShiftedConv2d(c_in, nr_filters, (2, 1), shift_right=True)
+        streams = {"nr_resnet": nr_resnet, "nr_filters": nr_filters, "dropout": dropout}
+        self.u_stream = Stream(DownShiftedConv2d, DownShiftedDeconv2d, sees_other=False, **streams)
+        self.ul_stream = Stream(DownRightShiftedConv2d, DownRightShiftedDeconv2d, sees_other=True, **streams)
+        nr_blocks = self.u_stream.nr_blocks + self.ul_stream.nr_blocks
+        if fusion.endswith("middle"):
+            self.fusion = MiddleFusion(num_classes, nr_filters, nr_blocks)
+        elif fusion == "film":
+            self.fusion = FiLM(num_classes, nr_filters, nr_blocks)
+        else:
+            self.fusion = NoFusion(nr_blocks)
+        self.head = NetworkInNetwork(nr_filters, params_per_component(image_channels) * nr_logistic_mix)
+
+    def join_class(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Join the ones channel and, with early fusion, the one-hot maps: [B, C, H, W] -> [B, c_in, H, W]."""
+        parts = [x, x.new_ones(x.shape[0], 1, *x.shape[2:])]
+        if self.early:
+            one_hot = F.one_hot(labels, self.num_classes).to(x.dtype)
+            parts.append(one_hot[:, :, None, None].expand(-1, -1, *x.shape[2:]))
+        return torch.cat(parts, dim=1)
+
+    def conditions(self, labels: Tensor) -> tuple[list[Condition], list[Condition]]:
+        """What each block of the u stream and of the ul stream hears of the class."""
+        both = self.fusion(labels)
+        return both[: self.u_stream.nr_blocks], both[self.u_stream.nr_blocks :]
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """x float [B, C, H, W] in [-1, 1], labels int64 [B] -> [B, 10K, H, W] (C = 3) or [B, 3K, H, W] (C = 1)."""
+        x = self.join_class(x, labels)
+        u_conditions, ul_conditions = self.conditions(labels)
+        _, u_features = self.u_stream(self.u_init(x), u_conditions)
+        ul = self.ul_init_above(x) + self.ul_init_left(x)
+        ul, _ = self.ul_stream(ul, ul_conditions, u_features)
+        return self.head(F.elu(ul))

@@ -1,0 +1,67 @@
+"""What the scripts share: flags through jsonargparse, one-line errors, the choice of a device."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import restricted_number_type
+
+from data import DataError
+from model import CheckpointError
+
+__all__ = ["Fraction", "UserError", "parse_settings", "pick_device", "run_script"]
+
+Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<", 1)], docstring="a number from 0 to below 1")
+
+Settings = TypeVar("Settings")
+
+
+class UserError(Exception):
+    """A mistake of the person at the shell; the message is one line that says what was wrong and what to do."""
+
+
+def parse_settings(
+    settings: type[Settings], description: str, argv: list[str] | None = None, positional: str | None = None
+) -> Settings:
+    """An instance of the dataclass ``settings`` from the command line; flags override ``--config FILE.yaml``.
+
+    ``positional`` names the field, a list of str, that takes the arguments without a flag. Help texts are the
+    dataclass's docstring. Raises UserError that names an unknown or ill-typed flag or YAML key.
+    """
+    parser = ArgumentParser(description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of settings; flags override it")
+    parser.add_class_arguments(settings, skip={positional} if positional else None)
+    if positional:
+        parser.add_argument(positional, nargs="*", type=str, metavar="PATH", default=[])
+    try:
+        values = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise UserError(f"{' '.join(str(error).split())} (--help lists what there is)") from None
+    return settings(**{field.name: values[field.name] for field in dataclasses.fields(settings)})
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called ``name``; "auto" is CUDA where there is one, else the CPU. Raises UserError without it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError(f"--device {name}: there is no such device here; use --device cpu or auto") from None
+    return device
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Call ``main`` and exit with its status; a user's mistake ends in one line on stderr and status 2."""
+    try:
+        sys.exit(main())
+    except (UserError, DataError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
