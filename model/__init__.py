@@ -3,6 +3,7 @@
 from model.bayes import class_log_likelihoods, log_likelihood, posterior
 from model.checkpoint import (
     CheckpointError,
+    load_any_checkpoint,
     load_checkpoint,
     load_starter_checkpoint,
     read_checkpoint,
@@ -19,6 +20,7 @@ __all__ = [
     "class_log_likelihoods",
     "data_dependent_init",
     "image_generators",
+    "load_any_checkpoint",
     "load_checkpoint",
     "load_starter_checkpoint",
     "log_likelihood",

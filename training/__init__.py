@@ -1,0 +1,1 @@
+"""Training and evaluation of the network, and what the scripts share."""

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
@@ -31,7 +31,7 @@ def parse_settings(
     ``positional`` names the field, a list of str, that takes the arguments without a flag. Help texts are the
     dataclass's docstring. Raises UserError that names an unknown or ill-typed flag or YAML key.
     """
-    parser = ArgumentParser(description=description, exit_on_error=False)
+    parser = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; flags override it")
     parser.add_class_arguments(settings, skip={positional} if positional else None)
     if positional:
@@ -40,7 +40,17 @@ def parse_settings(
         values = parser.parse_args(argv)
     except ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (--help lists what there is)") from None
-    return settings(**{field.name: values[field.name] for field in dataclasses.fields(settings)})
+    return settings(**{field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)})
+
+
+def _plain(value: Any) -> Any:
+    """jsonargparse's restricted numbers are subclasses, which YAML and checkpoints cannot hold."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,0 +1,27 @@
+"""A split as PNG files."""
+
+import pytest
+import torch
+
+from data import DataError, find_images, load_split, read_image
+from data.export import export_split, main
+
+
+def test_pixels_and_classes_come_back(tmp_path):
+    split = load_split("digits", "validation")
+    export_split(split, tmp_path / "out")
+    paths = find_images(tmp_path / "out")
+    assert len(paths) == len(split) == 360
+    for path in paths[::37]:
+        number = int(path.stem)
+        assert path.parent.name == split.class_names[split.labels[number]]
+        assert torch.equal(read_image(path, 1, (8, 8)), split.images[number])
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(DataError, match="not empty"):
+        export_split(load_split("digits", "validation"), tmp_path)
+    with pytest.raises(SystemExit, match="error: .*not empty"):
+        main(["digits", "validation", str(tmp_path)])
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,0 +1,67 @@
+"""One folder per run: config.yaml, metrics.jsonl, last.pt, best.pt, samples/, curves.png."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+
+from training.cli import UserError
+from training.settings import TrainSettings
+
+__all__ = ["RunFolder", "draw_curves"]
+
+
+class RunFolder:
+    """Makes the run's folder and writes what is known at the start. Raises UserError if it cannot."""
+
+    def __init__(self, settings: TrainSettings):
+        if settings.run_dir is not None:
+            self.path = Path(settings.run_dir)
+        else:
+            words = [
+                settings.dataset,
+                f"r{settings.nr_resnet}_f{settings.nr_filters}_m{settings.nr_logistic_mix}",
+                settings.tag,
+                time.strftime("%Y%m%d-%H%M%S"),
+            ]
+            self.path = Path(settings.save_dir) / "_".join(word for word in words if word)
+        self.samples = Path(settings.sample_dir) if settings.sample_dir else self.path / "samples"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise UserError(f"{self.path} is not empty; give a new folder, so that no earlier run is lost")
+            self.samples.mkdir(parents=True, exist_ok=True)
+            (self.path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False))
+        except OSError as error:
+            raise UserError(f"cannot write the run to {self.path}: {error.strerror or error}") from None
+        self.metrics: list[dict[str, Any]] = []
+
+    def report(self, **values: Any) -> None:
+        """Append a report to metrics.jsonl and redraw curves.png."""
+        self.metrics.append(values)
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(values) + "\n")
+        draw_curves(self.metrics, self.path / "curves.png")
+
+
+def draw_curves(metrics: list[dict[str, Any]], path: Path) -> None:
+    """curves.png: bits/dim and validation accuracy against epochs."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for key, label in (("train_bpd", "train (with dropout)"), ("val_bpd", "validation")):
+        points = [(report["epoch"], report[key]) for report in metrics if key in report]
+        left.plot(*zip(*points, strict=True), marker=".", label=label) if points else None
+    left.set(xlabel="epoch", ylabel="bits per dimension")
+    left.legend()
+    points = [(report["epoch"], report["accuracy"]) for report in metrics if "accuracy" in report]
+    right.plot(*zip(*points, strict=True), marker=".", color="tab:green") if points else None
+    right.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    partial = path.with_suffix(".partial.png")
+    figure.savefig(partial, dpi=100)
+    partial.replace(path)

@@ -1,0 +1,85 @@
+"""The settings of a training run: flags of pcnn_train.py, keys of configs/*.yaml and of a run's config.yaml."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
+
+from training.cli import Fraction
+
+__all__ = ["TrainSettings"]
+
+DecayRate = restricted_number_type("DecayRate", float, [(">", 0), ("<=", 1)], docstring="above 0, at most 1")
+
+
+@dataclass
+class TrainSettings:
+    """Settings of a training run.
+
+    Args:
+        dataset: digits (embedded), cpen455, cifar10, cifar100, mnist, fashion_mnist, svhn, or folder: class
+            sub-folders below --data_dir.
+        data_dir: where the data set's files are or go; none means datasets/NAME.
+        image_size: side in pixels, a multiple of 4; none means the data set's own.
+        save_dir: each run makes one folder below this one.
+        run_dir: the run's own folder instead; it must be new or empty.
+        sample_dir: folder of the sample grids; none means samples/ in the run's folder.
+        load_params: start from the weights of this checkpoint, or of a starter-code state dict.
+        tag: a word that the name of the run's folder carries.
+        nr_resnet: residual blocks a resolution (R), at least 1.
+        nr_filters: channels of the feature maps (F), at least 1.
+        nr_logistic_mix: components of the mixture (K), at least 1.
+        fusion: how the class enters: early (one-hot maps joined to the input), middle (embedding after every
+            residual block), film (scale and shift of every block), none.
+        dropout: of the residual blocks, 0 to below 1; small networks on small images want little.
+        init: default, or data (data-dependent: every convolution's output starts with mean 0 and deviation 1).
+        batch_size: images a step, at least 1.
+        max_epochs: passes over the training images, at least 1.
+        lr: learning rate of Adam at its peak, above 0.
+        lr_schedule: decay multiplies lr by --lr_decay after each step; cosine brings it to 0 at the end.
+        lr_decay: factor per STEP, above 0, at most 1.
+        warmup: steps in which lr rises linearly from 0, at least 0.
+        weight_decay: decoupled (AdamW), at least 0.
+        ema: decay of the moving average of the weights that is evaluated, sampled from and shipped; 0 is none.
+        augment: none, or flip (mirror half of the images).
+        precision: fp32, or bf16 (the network under autocast; likelihood and weights stay fp32).
+        seed: of the weights, the order of the images, dropout and the samples, at least 0.
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        eval_interval: epochs between evaluations of all validation images, at least 1.
+        sampling_interval: epochs between sample grids, also drawn after the last; 0 is never.
+        sample_batch_size: images of a grid, equal per class, at least 1.
+        save_interval: epochs between writes of last.pt, also written after the last, at least 1.
+        en_wandb: track the run with Weights & Biases (not built in yet: accepted, and says so).
+    """
+
+    dataset: Literal["cpen455", "digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"] = "cpen455"
+    data_dir: str | None = None
+    image_size: PositiveInt | None = None
+    save_dir: str = "runs"
+    run_dir: str | None = None
+    sample_dir: str | None = None
+    load_params: str | None = None
+    tag: str | None = None
+    nr_resnet: PositiveInt = 2
+    nr_filters: PositiveInt = 80
+    nr_logistic_mix: PositiveInt = 10
+    fusion: Literal["early+middle", "early", "middle", "film", "none"] = "early+middle"
+    dropout: Fraction = 0.5
+    init: Literal["default", "data"] = "default"
+    batch_size: PositiveInt = 16
+    max_epochs: PositiveInt = 200
+    lr: PositiveFloat = 2e-4
+    lr_schedule: Literal["decay", "cosine"] = "decay"
+    lr_decay: DecayRate = 0.999995
+    warmup: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.0
+    ema: Fraction = 0.9995
+    augment: Literal["none", "flip"] = "none"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: NonNegativeInt = 1
+    device: str = "auto"
+    eval_interval: PositiveInt = 1
+    sampling_interval: NonNegativeInt = 25
+    sample_batch_size: PositiveInt = 16
+    save_interval: PositiveInt = 25
+    en_wandb: bool = False
