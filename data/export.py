@@ -21,10 +21,11 @@ def export_split(split: ImageSet, folder: str | Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise DataError(f"{folder} is not empty; give a new folder")
-        for name in split.class_names if (split.labels >= 0).any() else ():
+        names = [name.replace("/", "_") for name in split.class_names]  # Fashion-MNIST has a T-shirt/top
+        for name in names if (split.labels >= 0).any() else ():
             (folder / name).mkdir()
         for number, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
-            where = folder / split.class_names[label] if label >= 0 else folder
+            where = folder / names[label] if label >= 0 else folder
             pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
             Image.fromarray(pixels.numpy()).save(where / f"{number:05d}.png")
     except OSError as error:

@@ -196,7 +196,7 @@ def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, capsys):
         argv = [*flags.split(), "--save_dir", str(tmp_path / "runs")]
         with pytest.raises(SystemExit) as stop:
             run_script(lambda argv=argv: pcnn_train.main(argv))
-        out, err = capsys.readouterr()
+        _, err = capsys.readouterr()
         assert stop.value.code == 2, flags
         lines = err.strip().splitlines()
         assert len(lines) == 1 and lines[0].startswith("error: "), (flags, err)

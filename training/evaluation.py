@@ -41,11 +41,9 @@ def evaluate(net: PixelCNN, split: ImageSet, precision: str = "fp32", batch_size
     batch_size = batch_size or max(1, 256 // net.num_classes)
     training = net.training
     net.eval()
-    batches = split.images.split(batch_size)
+    batches = tqdm(split.images.split(batch_size), desc="evaluating", leave=False, disable=None)
     with autocast(precision, device):
-        scores = torch.cat(
-            [class_log_likelihoods(net, batch).cpu() for batch in tqdm(batches, desc="evaluating", leave=False, disable=None)]
-        )
+        scores = torch.cat([class_log_likelihoods(net, batch).cpu() for batch in batches])
     net.train(training)
     true = scores.gather(1, split.labels[:, None]).double()
     predictions = scores.argmax(dim=1)

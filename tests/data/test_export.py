@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data import DataError, find_images, load_split, read_image
+from data import DataError, ImageSet, find_images, load_split, read_image
 from data.export import export_split, main
 
 
@@ -22,6 +22,14 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
         export_split(load_split("digits", "validation"), tmp_path)
-    with pytest.raises(SystemExit, match="error: .*not empty"):
+    with pytest.raises(SystemExit, match=r"error: .*not empty"):
         main(["digits", "validation", str(tmp_path)])
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_slash_in_a_class_name_is_no_folder(tmp_path):
+    split = ImageSet(
+        torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]), ("T-shirt/top", "Bag"), ("a", "b")
+    )
+    export_split(split, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Bag", "T-shirt_top"]

@@ -1,0 +1,120 @@
+"""The CPEN455 course data set: 64x64 JPEGs of burgers, pandas, koalas and pizzas, listed in CSV files."""
+
+import csv
+import os
+import sys
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from .images import read_images
+from .types import DataError, ImageSet, Source, reason
+
+ARCHIVE_URL = "https://github.com/DSL-Lab/CPEN455HW-2023W2/archive/refs/heads/main.zip"
+CLASS_NAMES = ("burger", "panda", "koala", "pizza")
+LABELS = {str(label): label for label in range(-1, len(CLASS_NAMES))}  # -1 is unknown
+CONTENTS = "train.csv, validation.csv, test.csv and the folders train, validation, test"
+
+
+def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> ImageSet:
+    """Read one split, uint8 [N, 3, H, W]; test labels are -1. A folder that is missing is downloaded.
+
+    Raises:
+        DataError: the download is impossible, the CSV is missing or wrong, or an image cannot be read.
+    """
+    folder = _find_folder(split, data_dir or Path("datasets", "cpen455"))
+    names, labels = read_csv(folder / f"{split}.csv")
+    files = [folder / name for name in names]
+    return ImageSet(
+        images=read_images(files, SOURCE.channels, image_size, f"reading cpen455 {split}"),
+        labels=torch.tensor(labels),
+        class_names=CLASS_NAMES,
+        paths=tuple(names),
+    )
+
+
+def _find_folder(split: str, data_dir: Path) -> Path:
+    if not os.path.exists(data_dir):
+        download(data_dir)
+    for folder in (data_dir, data_dir / "cpen455"):
+        if os.path.isfile(folder / f"{split}.csv"):
+            return folder
+    raise DataError(
+        f"{data_dir} has no {split}.csv: put there {CONTENTS}, "
+        "or name a folder that does not exist yet to have them downloaded"
+    )
+
+
+def read_csv(path: Path) -> tuple[list[str], list[int]]:
+    """Read rows `path,label`, the path relative to the CSV's folder; return the paths and the labels.
+
+    Raises:
+        DataError: naming the row that is not so, or whose file is missing.
+    """
+    names, labels = [], []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a mark
+            reader = csv.reader(file)
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    name, label = _parse_row(row, path.parent, f"{path}, row {reader.line_num}")
+                    names.append(name)
+                    labels.append(label)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+    except (csv.Error, OSError) as error:
+        raise DataError(f"{path} cannot be read as CSV ({error})") from error
+    if not names:
+        raise DataError(f"{path} has no rows: each row is to be path,label")
+    return names, labels
+
+
+def _parse_row(row: list[str], folder: Path, where: str) -> tuple[str, int]:
+    if len(row) != 2:
+        raise DataError(f"{where}: {len(row)} columns, each row is to be path,label")
+    name, label = row[0].strip(), row[1].strip()
+    if Path(name).anchor or ".." in Path(name).parts:
+        raise DataError(f"{where}: {name!r} leaves the data folder, write it relative to {folder}")
+    if label not in LABELS:
+        raise DataError(f"{where}: label {label!r} is not a whole number from -1 to {len(CLASS_NAMES) - 1}")
+    if not os.path.isfile(folder / name):
+        raise DataError(f"{where}: the file {name!r} is missing from {folder}")
+    return name, LABELS[label]
+
+
+def download(folder: Path) -> None:
+    """Fetch the starter repository and put its `data` folder at `folder`, whole or not at all.
+
+    Raises:
+        DataError: the archive cannot be had or unpacked, or `folder` cannot be written.
+    """
+    nearest = next(parent for parent in folder.absolute().parents if os.path.exists(parent))
+    print(f"downloading {ARCHIVE_URL} to {folder}", file=sys.stderr)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".cpen455-", dir=nearest) as temporary:
+            archive = Path(temporary, "archive.zip")
+            torch.hub.download_url_to_file(ARCHIVE_URL, str(archive), progress=sys.stderr.isatty())
+            unpacked = _unpack(archive, Path(temporary, "unpacked"))
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(unpacked, folder)
+    except Exception as error:  # network, disk and zip errors have no common class
+        if os.path.isfile(folder / "train.csv"):
+            return  # another process was faster
+        raise DataError(
+            f"cpen455 could not be downloaded to {folder} ({reason(error)}): put there {CONTENTS} "
+            "from the folder `data` of github.com/DSL-Lab/CPEN455HW-2023W2"
+        ) from error
+
+
+def _unpack(archive: Path, into: Path) -> Path:
+    with zipfile.ZipFile(archive) as zipped:
+        members = [name for name in zipped.namelist() if PurePosixPath(name).parts[1:2] == ("data",)]
+        zipped.extractall(into, members)  # drops absolute and .. parts of names, so stays below `into`
+    for csv_file in into.glob("*/data/train.csv"):
+        return csv_file.parent
+    raise ValueError("the archive has no */data/train.csv")
+
+
+SOURCE = Source(channels=3, image_size=32, splits=("train", "validation", "test"), load=load)

@@ -1,0 +1,50 @@
+"""The data sets by name."""
+
+from pathlib import Path
+
+from . import cpen455, digits, folder, torchvision_sets
+from .types import DataError, ImageSet, Source
+
+DATASETS: dict[str, Source] = {
+    "digits": digits.SOURCE,
+    "cpen455": cpen455.SOURCE,
+    **torchvision_sets.SOURCES,
+    "folder": folder.SOURCE,
+}
+
+
+def load_split(
+    name: str,
+    split: str,
+    image_size: int | tuple[int, int] | None = None,
+    data_dir: str | Path | None = None,
+) -> ImageSet:
+    """Read one split of a data set.
+
+    Args:
+        name: a key of DATASETS.
+        split: train, validation or, where the source has it, test.
+        image_size: side or (H, W), each at least 4 and a multiple of 4; None for the source's own.
+        data_dir: where the files are; None for `datasets/<name>` under the current directory.
+
+    Returns:
+        ImageSet with images uint8 [N, C, H, W] and labels int64 [N].
+
+    Raises:
+        DataError: a wrong argument, or data that is missing or unreadable.
+    """
+    if name not in DATASETS:
+        raise DataError(f"no data set {name!r}: choose one of {', '.join(DATASETS)}")
+    source = DATASETS[name]
+    if split not in source.splits:
+        raise DataError(f"{name} has no split {split!r}: choose one of {', '.join(source.splits)}")
+    size = _height_width(source.image_size if image_size is None else image_size)
+    return source.load(split, size, None if data_dir is None else Path(data_dir).expanduser())
+
+
+def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    match sides:
+        case (int(height), int(width)) if min(sides) >= 4 and height % 4 == width % 4 == 0:
+            return height, width
+    raise DataError(f"image_size {image_size!r} will not do: give a side or (H, W), multiples of 4 from 4 up")

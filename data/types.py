@@ -1,0 +1,43 @@
+"""What every source returns, and the one error a user sees."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+class DataError(ValueError):
+    """A user's mistake about data: one line saying what is wrong and what to do."""
+
+
+def reason(error: Exception) -> str:
+    """The message of another library's error on one line, to quote in a DataError."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: == on tensors has no single truth value
+class ImageSet:
+    """One split of a data set, decoded."""
+
+    images: torch.Tensor  # uint8 [N, C, H, W]
+    labels: torch.Tensor  # int64 [N], 0 .. num_classes-1, or -1 where unknown
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]  # one name per image: its path in the data folder, or like digits/validation/00012
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of the registry."""
+
+    channels: int  # 1 or 3
+    image_size: int  # default side, pixels
+    splits: tuple[str, ...]
+    load: Callable[[str, tuple[int, int], Path | None], ImageSet]  # (split, (H, W), data_dir)
