@@ -1,6 +1,6 @@
 """Blocks that know nothing of images: shifted convolutions, the gated residual block, class fusion."""
 
-from layers.blocks import GatedResidualBlock, SideInput, concat_elu
+from layers.blocks import ActivatedConv, GatedResidualBlock, SideInput, concat_elu
 from layers.conv import (
     DownRightShiftedConv2d,
     DownRightShiftedDeconv2d,
@@ -13,6 +13,7 @@ from layers.fusion import FUSIONS, FiLM, MiddleFusion, NoFusion, modulate
 
 __all__ = [
     "FUSIONS",
+    "ActivatedConv",
     "DownRightShiftedConv2d",
     "DownRightShiftedDeconv2d",
     "DownShiftedConv2d",

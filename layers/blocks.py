@@ -7,12 +7,31 @@ from torch import Tensor, nn
 from layers.conv import NetworkInNetwork
 from layers.fusion import Condition, modulate
 
-__all__ = ["GatedResidualBlock", "SideInput", "concat_elu"]
+__all__ = ["ActivatedConv", "GatedResidualBlock", "SideInput", "concat_elu"]
 
 
 def concat_elu(x: Tensor) -> Tensor:
     """elu(x) and elu(-x) side by side: [B, C, ...] -> [B, 2C, ...] (Salimans et al. 2017, appendix)."""
     return F.elu(torch.cat((x, -x), dim=1))
+
+
+class ActivatedConv(nn.Module):
+    """conv(dropout(concat_elu(x))): [B, F, H, W] -> [B, c_out, H, W].
+
+    Args:
+        conv: the family of shifted convolution, called as ``conv(c_in, c_out)``.
+        nr_filters: F.
+        c_out: channels that come out.
+        dropout: probability of zeroing an activation while training.
+    """
+
+    def __init__(self, conv: type[nn.Module], nr_filters: int, c_out: int, dropout: float = 0.0):
+        super().__init__()
+        self.conv = conv(2 * nr_filters, c_out)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.dropout(concat_elu(x), self.dropout, self.training))
 
 
 class SideInput(nn.Module):
@@ -32,7 +51,7 @@ class GatedResidualBlock(nn.Module):
     a and b are the halves of conv(dropout(concat_elu(conv(concat_elu(x)) + side))).
 
     Args:
-        conv: the family of shifted convolution, called as ``conv(c_in, c_out)``.
+        conv: the family of shifted convolution.
         nr_filters: F.
         nr_sides: how many feature maps of F channels enter from the side (0, 1 or 2).
         dropout: probability of zeroing a hidden activation while training.
@@ -40,14 +59,12 @@ class GatedResidualBlock(nn.Module):
 
     def __init__(self, conv: type[nn.Module], nr_filters: int, nr_sides: int, dropout: float):
         super().__init__()
-        self.conv_in = conv(2 * nr_filters, nr_filters)
+        self.conv_in = ActivatedConv(conv, nr_filters, nr_filters)
         self.side = SideInput(nr_filters, nr_sides) if nr_sides else None
-        self.conv_out = conv(2 * nr_filters, 2 * nr_filters)
-        self.dropout = dropout
+        self.conv_out = ActivatedConv(conv, nr_filters, 2 * nr_filters, dropout)
 
     def forward(self, x: Tensor, sides: list[Tensor], condition: Condition) -> Tensor:
-        hidden = self.conv_in(concat_elu(x))
+        hidden = self.conv_in(x)
         if self.side is not None:
             hidden = hidden + self.side(*sides)
-        hidden = F.dropout(concat_elu(hidden), self.dropout, self.training)
         return modulate(x + F.glu(self.conv_out(hidden), dim=1), condition)

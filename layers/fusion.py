@@ -7,16 +7,15 @@ __all__ = ["FUSIONS", "Condition", "FiLM", "MiddleFusion", "NoFusion", "modulate
 
 FUSIONS = ("early+middle", "early", "middle", "film", "none")
 
-Condition = tuple[Tensor | None, Tensor | None]  # (scale, shift) of one block, each [B, F] or None
+Condition = tuple[Tensor | None, Tensor | None]  # (scale, shift) of one block, each [B, F, ...] or None
 
 
 def modulate(x: Tensor, condition: Condition) -> Tensor:
-    """(1 + scale) x + shift with one number a channel; x is [B, F, ...]."""
+    """scale * x + shift with one number a channel; x is [B, F, ...], scale and shift broadcast against it."""
     scale, shift = condition
-    trailing = (1,) * (x.dim() - 2)
     if scale is not None:
-        x = x * (1 + scale.to(x.dtype)).view(*scale.shape, *trailing)
-    return x if shift is None else x + shift.to(x.dtype).view(*shift.shape, *trailing)
+        return torch.addcmul(shift, x, scale)
+    return x if shift is None else x + shift
 
 
 class NoFusion(nn.Module):
@@ -54,4 +53,4 @@ class FiLM(nn.Module):
 
     def forward(self, labels: Tensor) -> list[Condition]:
         by_block = self.table(labels).view(len(labels), self.nr_blocks, 2, -1)
-        return [(scale, shift) for scale, shift in by_block.permute(1, 2, 0, 3)]
+        return [(1 + scale, shift) for scale, shift in by_block.permute(1, 2, 0, 3)]

@@ -125,8 +125,8 @@ def _starter_names(nr_resnet: int) -> dict[str, str]:
             ):
                 for i in range(count):
                     block, ours = f"{theirs}.{stream}.{i}", f"{stream}.{way}.{level}.{i}"
-                    names[f"{block}.conv_input.conv"] = f"{ours}.conv_in.conv"
-                    names[f"{block}.conv_out.conv"] = f"{ours}.conv_out.conv"
+                    names[f"{block}.conv_input.conv"] = f"{ours}.conv_in.conv.conv"
+                    names[f"{block}.conv_out.conv"] = f"{ours}.conv_out.conv.conv"
                     names[f"{block}.nin_skip.lin_a"] = f"{ours}.side.nin.conv"
         for level in range(2):
             names[f"downsize_{stream}.{level}.conv"] = f"{stream}.shrink.{level}.conv"

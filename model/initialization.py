@@ -17,7 +17,7 @@ def data_dependent_init(net: PixelCNN, images: Tensor, labels: Tensor) -> None:
     The deviation is 1, and 0.1 for the last convolution of a residual block, so that blocks start near the
     identity (as in the original implementation). images uint8 [B, C, H, W], labels int64 [B].
     """
-    last_of_block = {block.conv_out.conv for block in net.modules() if isinstance(block, GatedResidualBlock)}
+    last_of_block = {block.conv_out.conv.conv for block in net.modules() if isinstance(block, GatedResidualBlock)}
 
     def rescale(conv: nn.Module, _inputs: tuple, out: Tensor) -> Tensor:
         mean, std = out.mean((0, 2, 3)), out.std((0, 2, 3)).clamp(min=1e-6)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["mixture_log_prob", "mixture_sample", "params_per_component", "to_levels", "to_unit"]
+__all__ = ["mixture_log_prob", "mixture_noise", "mixture_sample", "params_per_component", "to_levels", "to_unit"]
 
 HALF_BIN = 1 / 255
 MIN_LOG_SCALE = -7.0
@@ -74,28 +74,35 @@ def mixture_log_prob(x: Tensor, params: Tensor) -> Tensor:
     return log_prob.flatten(1).sum(1)
 
 
-def mixture_sample(params: Tensor, uniform: Tensor, channels: int, temperature: float = 1.0) -> Tensor:
-    """An exact draw of the discrete model: params [B, 10K or 3K, ...] -> x [B, C, ...] in [-1, 1] on the 8-bit grid.
+def mixture_noise(uniform: Tensor, components: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The randomness of `mixture_sample` from ``uniform`` [B, K + C, ...] in [0, 1): Gumbel [B, K, ...] for the choice
+    of component and logistic [B, C, ...] for the values.
 
-    The component by Gumbel-max, then for each channel a logistic, rounded to the grid before the next channel
-    hears of it. ``uniform`` [B, K + C, ...] in [0, 1) is the randomness. A temperature below 1 sharpens the choice
-    of component (logits / T) and narrows the logistics (scale * T).
+    A temperature below 1 sharpens the choice (as logits / T would) and narrows the logistics (scale * T).
     """
-    logits, means, log_scales, coefficients = split(params, channels)
-    k = logits.shape[1]
-    gumbel = -torch.log(-torch.log(uniform[:, :k]))
-    choice = (logits / temperature + gumbel).argmax(dim=1, keepdim=True).unsqueeze(1)  # [B, 1, 1, ...]
-    choice = choice.expand(-1, channels, *choice.shape[2:])
-    mean, log_scale = means.gather(2, choice).squeeze(2), log_scales.gather(2, choice).squeeze(2)
-    noise = torch.logit(uniform[:, k:]) * log_scale.exp() * temperature  # [B, C, ...]
+    gumbel = -torch.log(-torch.log(uniform[:, :components]))
+    return temperature * gumbel, temperature * torch.logit(uniform[:, components:])
 
-    def round_to_grid(x: Tensor) -> Tensor:
-        return ((x * 127.5 + 127.5).round().clamp(0, 255) - 127.5) / 127.5
 
-    if coefficients is None:
-        return round_to_grid(mean + noise)
-    c = coefficients.gather(2, choice).squeeze(2)
-    r = round_to_grid(mean[:, 0] + noise[:, 0])
-    g = round_to_grid(mean[:, 1] + c[:, 0] * r + noise[:, 1])
-    b = round_to_grid(mean[:, 2] + c[:, 1] * r + c[:, 2] * g + noise[:, 2])
-    return torch.stack((r, g, b), dim=1)
+def mixture_sample(params: Tensor, gumbel: Tensor, logistic: Tensor) -> Tensor:
+    """An exact draw of the discrete model: params [B, 10K or 3K] -> x [B, C] in [-1, 1] on the 8-bit grid.
+
+    The component by Gumbel-max with ``gumbel`` [B, K], then for each channel a value of its logistic from
+    ``logistic`` [B, C], rounded to the grid before the next channel hears of it.
+    """
+    k, channels = gumbel.shape[1], logistic.shape[1]
+    choice = (params[:, :k] + gumbel).argmax(dim=1).view(-1, 1, 1, 1).expand(-1, channels, 3 if channels == 3 else 2, 1)
+    chosen = params[:, k:].view(len(params), channels, -1, k).gather(3, choice)  # [B, C, mean scale coefficient, 1]
+    value = torch.addcmul(chosen[:, :, 0, 0], chosen[:, :, 1, 0].clamp(min=MIN_LOG_SCALE).exp(), logistic) * 127.5
+    if channels == 1:
+        return on_grid(value) / 127.5
+    c = chosen[:, :, 2, 0].tanh()
+    r = on_grid(value[:, 0])
+    g = on_grid(torch.addcmul(value[:, 1], c[:, 0], r))
+    b = on_grid(torch.addcmul(torch.addcmul(value[:, 2], c[:, 1], r), c[:, 2], g))
+    return torch.stack((r, g, b), dim=1) / 127.5
+
+
+def on_grid(value: Tensor) -> Tensor:
+    """The nearest of the 256 levels, as level - 127.5."""
+    return (value + 127.5).round_().clamp_(0, 255).sub_(127.5)

@@ -75,7 +75,9 @@ class Stream(nn.Module):
                 skips.pop()  # x itself
             else:
                 coarse = self.shrink[level](x)
-                x = self.grow[level](unet(coarse, level + 1))
+                if coarse is not None:  # a stepping twin has None where no coarse pixel lands
+                    coarse = unet(coarse, level + 1)
+                x = self.grow[level](coarse)
             for block in self.down[level]:
                 x = run(block, x, skips.pop())
             return x
@@ -148,22 +150,26 @@ class PixelCNN(nn.Module):
 
     def join_class(self, x: Tensor, labels: Tensor) -> Tensor:
         """Join the ones channel and, with early fusion, the one-hot maps: [B, C, H, W] -> [B, c_in, H, W]."""
-        parts = [x, x.new_ones(x.shape[0], 1, *x.shape[2:])]
+        constant = x.new_ones(x.shape[0], 1)
         if self.early:
-            one_hot = F.one_hot(labels, self.num_classes).to(x.dtype)
-            parts.append(one_hot[:, :, None, None].expand(-1, -1, *x.shape[2:]))
-        return torch.cat(parts, dim=1)
+            constant = torch.cat((constant, F.one_hot(labels, self.num_classes).to(x.dtype)), dim=1)
+        return torch.cat((x, constant[:, :, None, None].expand(-1, -1, *x.shape[2:])), dim=1)
 
-    def conditions(self, labels: Tensor) -> tuple[list[Condition], list[Condition]]:
-        """What each block of the u stream and of the ul stream hears of the class."""
-        both = self.fusion(labels)
+    def conditions(self, labels: Tensor, dtype: torch.dtype) -> tuple[list[Condition], list[Condition]]:
+        """What each block of the u stream and of the ul stream hears of the class, each [B, F, 1, 1]."""
+
+        def shaped(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(dtype)[:, :, None, None]
+
+        both = [(shaped(scale), shaped(shift)) for scale, shift in self.fusion(labels)]
         return both[: self.u_stream.nr_blocks], both[self.u_stream.nr_blocks :]
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """x float [B, C, H, W] in [-1, 1], labels int64 [B] -> [B, 10K, H, W] (C = 3) or [B, 3K, H, W] (C = 1)."""
         x = self.join_class(x, labels)
-        u_conditions, ul_conditions = self.conditions(labels)
-        _, u_features = self.u_stream(self.u_init(x), u_conditions)
+        u = self.u_init(x)
         ul = self.ul_init_above(x) + self.ul_init_left(x)
+        u_conditions, ul_conditions = self.conditions(labels, u.dtype)
+        _, u_features = self.u_stream(u, u_conditions)
         ul, _ = self.ul_stream(ul, ul_conditions, u_features)
         return self.head(F.elu(ul))

@@ -1,0 +1,333 @@
+"""The network's stepping twin: the same blocks and the same U-Net, computed once, in raster order.
+
+Everything in PixelCNN++ is causal, so each value need be computed only once. The twin is a copy of the network's
+two streams in which every convolution is replaced by one that steps and remembers: in the u stream a step is a
+row, in the ul stream a pixel. The code of the blocks and of the U-Net is the network's own (`layers.blocks`,
+`model.pixelcnn.Stream`): it runs on rows [B, F, 1, W] and on pixels [B, F] as it does on maps [B, F, H, W].
+What a convolution of the ul stream adds from the row above, and what the u stream says to the ul stream, is
+known for a whole row before its first pixel and is computed for the row at once. Half and quarter resolution
+step only where a pixel lands on them. Drawing an image so costs about one forward pass, not H * W.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layers import (
+    ActivatedConv,
+    DownRightShiftedConv2d,
+    DownRightShiftedDeconv2d,
+    DownShiftedConv2d,
+    DownShiftedDeconv2d,
+    SideInput,
+    concat_elu,
+)
+from model.pixelcnn import NR_RESOLUTIONS, PixelCNN, Stream
+
+__all__ = ["SteppingTwin"]
+
+
+@dataclass
+class Position:
+    """Where the twin is; every stepping convolution reads it."""
+
+    row: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a stepping convolution needs to know of where it stands."""
+
+    position: Position
+    level: int  # 0 full, 1 half, 2 quarter resolution
+    batch: int
+    width: int  # of the map at this level
+    like: Tensor  # device and dtype of the state
+
+    @property
+    def row(self) -> int:
+        return self.position.row >> self.level
+
+    @property
+    def column(self) -> int:
+        return self.position.column >> self.level
+
+    @property
+    def signs(self) -> Tensor:
+        return self.like.new_tensor([[1.0], [-1.0]])
+
+    def zeros(self, *shape: int) -> Tensor:
+        return self.like.new_zeros(self.batch, *shape)
+
+
+def as_row(x: Tensor) -> Tensor:
+    """[B, W, F] -> [B, F, 1, W], a view."""
+    return x.transpose(1, 2).unsqueeze(2)
+
+
+def as_matrix(row: Tensor) -> Tensor:
+    """[B, F, 1, W] -> [B, W, F], a view."""
+    return row.squeeze(2).transpose(1, 2)
+
+
+def folded(conv: nn.Conv2d | nn.ConvTranspose2d, place: Place) -> tuple[Tensor, Tensor]:
+    """Weight with its norm folded in, and bias."""
+    return conv.weight.to(place.like), conv.bias.to(place.like)
+
+
+class RowConv(nn.Module):
+    """Steps a `DownShiftedConv2d` (2x3) a row at a time, after concat_elu: [B, F, 1, W] -> [B, c_out, 1, W]."""
+
+    def __init__(self, activated: ActivatedConv, place: Place):
+        super().__init__()
+        weight, self.bias = folded(activated.conv.conv, place)
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.rows = place.zeros(2, place.width, weight.shape[1]).permute(0, 3, 1, 2)  # above and current
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows[:, :, 0].copy_(self.rows[:, :, 1])
+        self.rows[:, :, 1:].copy_(concat_elu(x))
+        return F.conv2d(self.rows, self.weight, self.bias, padding=(0, 1))
+
+
+class RowShrink(nn.Module):
+    """Steps a `DownShiftedConv2d` of stride 2: a row, or None after the odd rows, where no coarse row ends."""
+
+    def __init__(self, shrink: DownShiftedConv2d, place: Place):
+        super().__init__()
+        weight, self.bias = folded(shrink.conv, place)
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.place = place
+        self.rows = place.zeros(2, place.width, weight.shape[1]).permute(0, 3, 1, 2)  # odd row above, even row
+
+    def forward(self, x: Tensor) -> Tensor | None:
+        odd = self.place.row % 2
+        self.rows[:, :, 1 - odd : 2 - odd].copy_(x)
+        return None if odd else F.conv2d(self.rows, self.weight, self.bias, stride=2, padding=(0, 1))
+
+
+class RowGrow(nn.Module):
+    """Steps a `DownShiftedDeconv2d`: two fine rows from each coarse row, the second from what it remembers."""
+
+    def __init__(self, grow: DownShiftedDeconv2d, place: Place):
+        super().__init__()
+        weight, self.bias = folded(grow.conv, place)
+        self.weights = weight[:, :, :1], weight[:, :, 1:]
+        self.place = place
+        self.coarse = as_row(place.zeros(place.width // 2, weight.shape[0]))
+
+    def forward(self, coarse: Tensor | None) -> Tensor:
+        if coarse is not None:
+            self.coarse.copy_(coarse)
+        weight = self.weights[self.place.row % 2]
+        return F.conv_transpose2d(self.coarse, weight, self.bias, stride=(1, 2), output_padding=(0, 1))[..., 1:-1]
+
+
+class RowSide(nn.Module):
+    """`SideInput` of the u stream: a row from rows."""
+
+    def __init__(self, side: SideInput, place: Place):
+        super().__init__()
+        self.weight, self.bias = folded(side.nin.conv, place)
+
+    def forward(self, *sides: Tensor) -> Tensor:
+        return F.conv2d(concat_elu(torch.cat(sides, dim=1)), self.weight, self.bias)
+
+
+def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
+    """concat_elu of pixels x [B, F] into ``out`` [B, 2, F]; ``signs`` is [[1], [-1]]."""
+    F.elu_(torch.mul(x.unsqueeze(1), signs, out=out))
+
+
+class PixelConv(nn.Module):
+    """Steps a `DownRightShiftedConv2d` (2x2) a pixel at a time, after concat_elu: [B, F] -> [B, c_out].
+
+    ``pixels`` holds the activations of the row, the first column being the padding to the left. When a row
+    starts they are still those of the row above, and give what it adds to every pixel of the new one.
+    """
+
+    def __init__(self, activated: ActivatedConv, place: Place):
+        super().__init__()
+        weight, self.bias = folded(activated.conv.conv, place)
+        c_in = weight.shape[1]
+        above_left, above, left, here = weight.permute(2, 3, 1, 0).reshape(4, c_in, -1)
+        self.above = torch.cat((above_left, above), dim=1)
+        self.here = torch.cat((left, here))
+        self.place, self.signs = place, place.signs
+        self.pixels = place.zeros(place.width + 1, c_in)
+        self.known = place.zeros(place.width, len(self.bias))
+        columns = range(place.width)  # the views of each column are made once: at small batches they cost most
+        self.slots = [self.pixels[:, w + 1].unflatten(1, (2, -1)) for w in columns]
+        self.pairs = [self.pixels[:, w : w + 2].flatten(1) for w in columns]
+        self.knowns = self.known.unbind(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.place.column
+        if w == 0:
+            above_left, above = torch.matmul(self.pixels, self.above).chunk(2, dim=2)
+            torch.add(above_left[:, :-1], above[:, 1:], out=self.known).add_(self.bias)
+        activate(x, self.signs, self.slots[w])
+        return torch.addmm(self.knowns[w], self.pairs[w], self.here)
+
+
+class PixelShrink(nn.Module):
+    """Steps a `DownRightShiftedConv2d` of stride 2: a pixel, or None where no coarse pixel ends."""
+
+    def __init__(self, shrink: DownRightShiftedConv2d, place: Place):
+        super().__init__()
+        weight, self.bias = folded(shrink.conv, place)
+        above, here = weight.permute(2, 3, 1, 0)
+        self.above, self.here = above.flatten(0, 1), here.flatten(0, 1)
+        self.place = place
+        self.pixels = place.zeros(place.width + 1, weight.shape[1])
+
+    def forward(self, x: Tensor) -> Tensor | None:
+        row, w = self.place.row, self.place.column
+        if w == 0 and row % 2 == 0:
+            pairs = self.pixels[:, :-1].unflatten(1, (-1, 2)).flatten(2)
+            self.known = torch.matmul(pairs, self.above).add_(self.bias)
+        self.pixels[:, w + 1].copy_(x)
+        if row % 2 or w % 2:
+            return None
+        return torch.addmm(self.known[:, w // 2], self.pixels[:, w : w + 2].flatten(1), self.here)
+
+
+class PixelGrow(nn.Module):
+    """Steps a `DownRightShiftedDeconv2d`: four fine pixels from each coarse one, kept until their turn."""
+
+    def __init__(self, grow: DownRightShiftedDeconv2d, place: Place):
+        super().__init__()
+        weight, bias = folded(grow.conv, place)
+        c_out = weight.shape[1]
+        self.weight = weight.permute(0, 2, 3, 1).flatten(1)  # [c_in, (row, column, c_out)]
+        self.bias = bias.repeat(4)
+        self.place = place
+        self.fine = place.zeros(place.width // 2, 4 * c_out)
+        self.slots = self.fine.unbind(1)
+        parts = self.fine.unflatten(2, (2, 2, c_out))
+        self.parts = [[parts[:, w // 2, row, w % 2] for w in range(place.width)] for row in range(2)]
+
+    def forward(self, coarse: Tensor | None) -> Tensor:
+        row, w = self.place.row, self.place.column
+        if coarse is not None:
+            self.slots[w // 2].copy_(torch.addmm(self.bias, coarse, self.weight))
+        return self.parts[row % 2][w]
+
+
+class PixelSide(nn.Module):
+    """`SideInput` of the ul stream: the u stream's row, known before the row's first pixel, and a skipped pixel."""
+
+    def __init__(self, side: SideInput, place: Place):
+        super().__init__()
+        weight, self.bias = folded(side.nin.conv, place)
+        nr_filters = len(self.bias)
+        parts = weight.flatten(1).t().unflatten(0, (2, -1, nr_filters))  # sign, side, channel
+        self.from_u, self.from_skip = parts[:, 0].flatten(0, 1).contiguous(), parts[:, 1:].flatten(0, 2).contiguous()
+        self.place, self.signs = place, place.signs
+        self.skip = place.zeros(2, nr_filters)
+        self.skip_flat = self.skip.flatten(1)
+        self.known = place.zeros(place.width, nr_filters)
+        self.knowns = self.known.unbind(1)
+
+    def forward(self, u: Tensor, *skip: Tensor) -> Tensor:
+        w = self.place.column
+        if w == 0:
+            torch.add(torch.matmul(as_matrix(concat_elu(u)), self.from_u), self.bias, out=self.known)
+        if not skip:
+            return self.knowns[w]
+        activate(skip[0], self.signs, self.skip)
+        return torch.addmm(self.knowns[w], self.skip_flat, self.from_skip)
+
+
+ROWWISE = {ActivatedConv: RowConv, SideInput: RowSide, DownShiftedConv2d: RowShrink, DownShiftedDeconv2d: RowGrow}
+PIXELWISE = {
+    ActivatedConv: PixelConv,
+    SideInput: PixelSide,
+    DownRightShiftedConv2d: PixelShrink,
+    DownRightShiftedDeconv2d: PixelGrow,
+}
+
+
+def stepping(module: nn.Module, steps: dict[type, type], place: Place) -> nn.Module:
+    """A copy of ``module`` in which the convolutions named in ``steps`` step; everything else keeps its code."""
+    if type(module) in steps:
+        return steps[type(module)](module, place)
+    twin = copy.copy(module)
+    twin._modules = {name: child and stepping(child, steps, place) for name, child in module._modules.items()}
+    return twin
+
+
+def stepping_stream(stream: Stream, steps: dict[type, type], places: list[Place]) -> Stream:
+    """A stepping copy of a stream; what its module lists hold is one entry a resolution."""
+    twin = copy.copy(stream)
+    twin._modules = {
+        name: nn.ModuleList(stepping(module, steps, places[level]) for level, module in enumerate(levels))
+        for name, levels in stream.named_children()
+    }
+    return twin
+
+
+class SteppingTwin:
+    """The network, computed a pixel at a time for a batch of labels.
+
+    Its state is a few rows of every map. Weights are folded when it is made, so make a new one after training steps.
+
+    Args:
+        net: the network, in eval mode.
+        labels: int64 [B].
+        width: of the images, W.
+        dtype: of weights and feature maps; the mixture's parameters come out as float32.
+    """
+
+    def __init__(self, net: PixelCNN, labels: Tensor, width: int, dtype: torch.dtype = torch.float32):
+        like = torch.empty(0, device=labels.device, dtype=dtype)
+        self.position = Position()
+        places = [Place(self.position, level, len(labels), width >> level, like) for level in range(NR_RESOLUTIONS)]
+        here = places[0]
+        self.u_stream = stepping_stream(net.u_stream, ROWWISE, places)
+        self.ul_stream = stepping_stream(net.ul_stream, PIXELWISE, places)
+        self.u_conditions, ul_conditions = net.conditions(labels, dtype)
+        self.ul_conditions = [tuple(x if x is None else x.flatten(1) for x in pair) for pair in ul_conditions]
+        self.u_init = folded(net.u_init.conv, here)
+        self.init_above = folded(net.ul_init_above.conv, here)
+        left, self.left_bias = folded(net.ul_init_left.conv, here)
+        self.left_above, left_here = left.squeeze(3).permute(2, 1, 0)  # [c_in, F] each
+        self.channels = net.image_channels
+        self.left_here = left_here[: self.channels]
+        head, self.head_bias = folded(net.head.conv, here)
+        self.head = head.flatten(1).t().contiguous()
+        inside = net.join_class(here.zeros(self.channels, 1, width), labels)
+        self.constants = inside[:, self.channels :]  # the ones channel and the one-hot maps of a row
+        self.left_constant = torch.matmul(self.constants[:, :, 0, 0], left_here[self.channels :])
+        self.above = here.zeros(2, width, inside.shape[1]).permute(0, 3, 1, 2)  # the two image rows above; zero outside
+        self.drawn = here.zeros(width, self.channels)
+
+    def row(self, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Step through a row: ``choose(params, column)`` turns parameters [B, 10K or 3K] into the pixel [B, C] in
+        [-1, 1]. Returns the row [B, C, W], which the next call overwrites."""
+        known_left = torch.matmul(as_matrix(self.above[:, :, 1:]), self.left_above)
+        known_left += self.left_bias + self.left_constant.unsqueeze(1)
+        u = F.conv2d(self.above, *self.u_init, padding=(0, 1))
+        known = as_matrix(F.conv2d(self.above[:, :, 1:], *self.init_above, padding=(0, 1)))
+        if self.position.row == 0:  # nothing is above: what the shifts move in is zero, not the bias
+            u, known = torch.zeros_like(u), torch.zeros_like(known)
+        known[:, 1:] += known_left[:, :-1]
+        _, u_features = self.u_stream(u, self.u_conditions)
+        left: Tensor | None = None
+        for column, (ul, here) in enumerate(zip(known.unbind(1), self.drawn.unbind(1), strict=True)):
+            self.position.column = column
+            if left is not None:
+                ul = torch.addmm(ul, left, self.left_here)
+            ul, _ = self.ul_stream(ul, self.ul_conditions, u_features)
+            params = torch.addmm(self.head_bias, F.elu(ul), self.head).float()
+            left = here.copy_(choose(params, column))
+        self.above[:, :, 0].copy_(self.above[:, :, 1])
+        self.above[:, : self.channels, 1].copy_(self.drawn.transpose(1, 2))
+        self.above[:, self.channels :, 1:].copy_(self.constants)
+        self.position.row += 1
+        return self.drawn.transpose(1, 2)
