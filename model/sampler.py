@@ -52,7 +52,7 @@ def sample(
         keep: uint8 [B, C, rows, W], the top rows of the images, which are kept; the rest is drawn.
         progress: show a bar over the rows.
 
-    Raises ValueError for a method, image size, temperature or kept rows outside these.
+    Raises ValueError for a method, image size, generators, temperature or kept rows outside these.
     """
     if method not in ROW_DRAWERS:
         raise ValueError(f"method is {method!r}; it must be one of {', '.join(ROW_DRAWERS)}")
@@ -60,6 +60,8 @@ def sample(
         raise ValueError(f"image_size is {tuple(image_size)}; both sides must divide by 4")
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0")
+    if isinstance(generator, Sequence) and len(generator) != len(labels):
+        raise ValueError(f"{len(generator)} generators for {len(labels)} images; give one for each")
     height, width = image_size
     channels = net.image_channels
     device = next(net.parameters()).device

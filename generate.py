@@ -1,0 +1,95 @@
+"""Draw images of chosen classes: python generate.py --checkpoint CKPT --per_class 25 --out samples.
+
+Writes PNG files <class>_0001.png, ... into the folder --out, ready for FID, and beside it a picture of the first
+ones of each class, <out>_grid.png. An image depends on --seed, its class and its number alone.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
+
+from model import load_checkpoint
+from training.cli import UserError, parse_settings, pick_device, run_script
+from training.pictures import (
+    MAX_PER_CLASS,
+    check_writable,
+    draw_images,
+    file_stems,
+    labelled_grid,
+    prepare_folder,
+    printable,
+    write_png,
+)
+from training.predictions import join_list
+
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number from 0 to below 2^32")
+PerClass = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])
+
+GRID_COLUMNS = 10
+
+
+@dataclass
+class GenerateSettings:
+    """Settings of generate.py.
+
+    Args:
+        checkpoint: a .pt file that pcnn_train.py wrote.
+        out: the folder to write to, new or empty.
+        per_class: images of each class, 1 to a million.
+        classes: names of the classes to draw, as in --classes pizza koala; all by default.
+        seed: of the randomness, 0 to 2^32 - 1; the same seed gives the same images.
+        temperature: above 0; 1 draws from the model, less gives likelier and less varied images.
+        batch_size: images drawn together, at least 1.
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        overwrite: write to a folder that holds files, and remove the images of an earlier run of generate.py from
+            it; other files stay.
+    """
+
+    checkpoint: str
+    out: str = "samples"
+    per_class: PerClass = 25
+    classes: list[str] | None = None
+    seed: Seed = 0
+    temperature: PositiveFloat = 1.0
+    batch_size: PositiveInt = 16
+    device: str = "auto"
+    overwrite: bool = False
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = join_list(sys.argv[1:] if argv is None else argv, "--classes", lambda name: name[:1] not in ("-", "["))
+    settings = parse_settings(GenerateSettings, __doc__, argv)
+    device = pick_device(settings.device)
+    net = load_checkpoint(settings.checkpoint, device)
+    names = list(net.class_names) if settings.classes is None else settings.classes
+    unknown = [name for name in names if name not in net.class_names]
+    if unknown:
+        known = ", ".join(map(printable, net.class_names))
+        raise UserError(f"--classes {printable(unknown[0])}: the checkpoint has no such class; it has {known}")
+    classes = [net.class_names.index(name) for name in dict.fromkeys(names)]
+    folder = Path(os.path.abspath(settings.out))  # so that even "." has a name
+    grid = folder.with_name(f"{folder.name}_grid.png")
+    stems = file_stems(net.class_names)
+    check_writable(grid)
+    prepare_folder(folder, stems, settings.overwrite)
+
+    shown, labels = [], []
+    for label, number, image in draw_images(
+        net, classes, settings.per_class, settings.seed, settings.temperature, settings.batch_size
+    ):
+        write_png(image, folder / f"{stems[label]}_{number + 1:04d}.png")
+        if number < GRID_COLUMNS:
+            shown.append(image)
+            labels.append(label)
+    labelled_grid(torch.stack(shown), torch.tensor(labels), net.class_names, grid, GRID_COLUMNS)
+    print(f"{settings.per_class} images of each of {len(classes)} classes: {printable(folder)}")
+    print(f"a picture of them: {printable(grid)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

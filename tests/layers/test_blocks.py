@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+
+from layers import DownRightShiftedConv2d, DownShiftedConv2d, GatedResidualBlock, SideInput, concat_elu
+
+NR_FILTERS = 4
+
+
+def test_concat_elu():
+    x = torch.tensor([[[2.0]], [[-1.0]]])  # [B, C, H] = [2, 1, 1]
+    expected = torch.tensor([[[2.0], [math.expm1(-2)]], [[math.expm1(-1)], [1.0]]])
+    torch.testing.assert_close(concat_elu(x), expected)
+
+
+def test_side_input_joins_the_sides_in_order():
+    side = SideInput(NR_FILTERS, 2)
+    first, second = torch.randn(2, 1, NR_FILTERS, 3, 3).unbind()
+    weight, bias = side.nin.conv.weight[:, :, 0, 0], side.nin.conv.bias
+    joined = torch.cat((first, second), dim=1)
+    both_signs = torch.nn.functional.elu(torch.cat((joined, -joined), dim=1))
+    expected = torch.einsum("oc,bchw->bohw", weight, both_signs) + bias[:, None, None]
+    torch.testing.assert_close(side(first, second), expected)
+
+
+@pytest.mark.parametrize("conv", [DownShiftedConv2d, DownRightShiftedConv2d])
+@pytest.mark.parametrize("nr_sides", [0, 1, 2])
+def test_block_adds_a_gated_update_then_the_class(conv, nr_sides):
+    block = GatedResidualBlock(conv, NR_FILTERS, nr_sides, dropout=0.5).eval()
+    x, *sides = torch.randn(1 + nr_sides, 2, NR_FILTERS, 5, 5).unbind()
+    scale, shift = torch.randn(2, 2, NR_FILTERS).unbind()
+    hidden = block.conv_in.conv(concat_elu(x))
+    if nr_sides:
+        hidden = hidden + block.side(*sides)
+    update, gate = block.conv_out.conv(concat_elu(hidden)).chunk(2, dim=1)
+    plain = x + update * torch.sigmoid(gate)
+    torch.testing.assert_close(block(x, sides, (None, None)), plain)
+    expected = plain * scale[:, :, None, None] + shift[:, :, None, None]
+    torch.testing.assert_close(block(x, sides, (scale[:, :, None, None], shift[:, :, None, None])), expected)
+
+
+def test_dropout_acts_while_training_only():
+    x = torch.randn(2, NR_FILTERS, 5, 5)
+    block = GatedResidualBlock(DownShiftedConv2d, NR_FILTERS, 0, dropout=0.5)
+    still = block.eval()(x, [], (None, None))
+    assert torch.equal(still, block(x, [], (None, None)))
+    block.train()
+    draws = torch.stack([block(x, [], (None, None)) for _ in range(8)])
+    assert all(not torch.equal(draw, still) for draw in draws)
+    assert not torch.equal(draws[0], draws[1])
+    block.conv_out.dropout = 0.0
+    assert torch.equal(block(x, [], (None, None)), still)

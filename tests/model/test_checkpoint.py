@@ -1,0 +1,374 @@
+import copy
+import math
+import os
+import pickle
+import random
+
+import pytest
+import torch
+
+from layers import FUSIONS
+from model import (
+    CheckpointError,
+    load_any_checkpoint,
+    load_checkpoint,
+    load_starter_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+
+ABOUT = {"image_size": (8, 12), "class_names": ("ant", "bee", "cat"), "dataset": "insects"}
+
+
+class RunsCode:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture
+def contents(make_net, tmp_path):
+    """What a good checkpoint holds, as a dict to spoil."""
+    save_checkpoint(tmp_path / "good.pt", make_net(), **ABOUT)
+    return torch.load(tmp_path / "good.pt", weights_only=True)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(checkpoint):
+        path = tmp_path / "spoilt.pt"
+        torch.save(checkpoint, path)
+        return path
+
+    return write
+
+
+def refuse(load, path, *args):
+    """Loading ends in a CheckpointError of one line that names the file; the line is returned."""
+    with pytest.raises(CheckpointError) as caught:
+        load(path, *args)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_round_trip_is_bit_equal(make_net, tmp_path, device, fusion, channels):
+    net = make_net(fusion=fusion, image_channels=channels, dropout=0.25).to(device)
+    save_checkpoint(tmp_path / "net.pt", net.train(), **ABOUT)
+    loaded = load_checkpoint(tmp_path / "net.pt", device)
+    assert not any(module.training for module in loaded.modules())
+    assert loaded.settings == net.settings
+    assert (loaded.image_size, loaded.class_names, loaded.dataset) == ((8, 12), ("ant", "bee", "cat"), "insects")
+    x, labels = torch.rand(3, channels, 8, 12, device=device), torch.tensor([0, 1, 2], device=device)
+    assert torch.equal(loaded(x, labels), net.eval()(x, labels))
+
+
+def test_loaded_network_can_be_trained_on(make_net, tmp_path):
+    save_checkpoint(tmp_path / "net.pt", make_net(), **ABOUT)
+    net = load_checkpoint(tmp_path / "net.pt").train()
+    before = [parameter.clone() for parameter in net.parameters()]
+    net(torch.rand(3, 3, 8, 12), torch.tensor([0, 1, 2])).square().sum().backward()
+    torch.optim.SGD(net.parameters(), lr=0.1).step()
+    assert all(not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
+
+
+def test_moving_average_and_last_weights(make_net, tmp_path):
+    net = make_net()
+    ema = copy.deepcopy(net)
+    torch.nn.init.constant_(ema.head.conv.bias, 0.5)
+    path = tmp_path / "net.pt"
+    save_checkpoint(path, net, ema=ema, **ABOUT)
+    for weights, expected in (("ema", ema), ("last", net)):
+        loaded = load_checkpoint(path, weights=weights).state_dict()
+        assert all(torch.equal(loaded[name], value) for name, value in expected.state_dict().items())
+    assert torch.equal(load_checkpoint(path).head.conv.bias, ema.head.conv.bias)
+    save_checkpoint(path, net, **ABOUT)
+    assert torch.equal(load_checkpoint(path, weights="ema").head.conv.bias, net.head.conv.bias)
+
+
+def test_more_metadata_is_kept(make_net, tmp_path):
+    more = {"epoch": 7, "history": [{"bpd": 3.5}, {"bpd": 3.25}], "optimizer": {"step": torch.arange(3)}}
+    save_checkpoint(tmp_path / "net.pt", make_net(), **ABOUT, **more)
+    for kept in (load_checkpoint(tmp_path / "net.pt").metadata, read_checkpoint(tmp_path / "net.pt")):
+        assert kept["epoch"] == 7
+        assert kept["history"] == more["history"]
+        assert torch.equal(kept["optimizer"]["step"], torch.arange(3))
+
+
+def test_a_failed_save_leaves_the_old_file(make_net, tmp_path):
+    path = tmp_path / "net.pt"
+    net = make_net()
+    save_checkpoint(path, net, **ABOUT)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        save_checkpoint(path, make_net(nr_filters=5), **ABOUT, unwritable=lambda: None)
+    assert load_checkpoint(path).settings == net.settings
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch's word on files that are none of ours
+@pytest.mark.parametrize(
+    "load",
+    [
+        load_checkpoint,
+        read_checkpoint,
+        lambda path: load_starter_checkpoint(path, 3),
+        lambda path: load_any_checkpoint(path, 3, "early"),
+    ],
+    ids=["ours", "contents", "starter", "any"],
+)
+class TestFilesThatAreNoCheckpoint:
+    def test_missing(self, tmp_path, load):
+        refuse(load, tmp_path / "none.pt")
+        refuse(load, tmp_path)  # a folder
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"\n", b"label,image\n0,a.png\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\0\x10JFIF", b"PK\3\4"]
+    )
+    def test_other_kinds_of_file(self, tmp_path, load, data):
+        (tmp_path / "file.pt").write_bytes(data)
+        refuse(load, tmp_path / "file.pt")
+
+    def test_any_first_byte(self, tmp_path, load):
+        """A byte is an instruction to the unpickler."""
+        for byte in range(256):
+            (tmp_path / "file.pt").write_bytes(bytes([byte]) + b"\1\n.")
+            refuse(load, tmp_path / "file.pt")
+
+    def test_random_bytes(self, tmp_path, load):
+        generator = random.Random(0)
+        for length in [1, 2, 3, 10, 100, 1000, 10_000] * 5:
+            (tmp_path / "file.pt").write_bytes(generator.randbytes(length))
+            refuse(load, tmp_path / "file.pt")
+
+    @pytest.mark.parametrize(
+        "save", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))], ids=["zip", "pickle"]
+    )
+    def test_code_is_not_run(self, tmp_path, load, save):
+        pickle.loads(pickle.dumps(RunsCode(tmp_path / "run-here")))
+        assert (tmp_path / "run-here").is_dir()  # so it would show
+        save({"format": "conditional-pixelcnn++ 1", "u_init": RunsCode(tmp_path / "run")}, tmp_path / "code.pt")
+        refuse(load, tmp_path / "code.pt")
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("thing", [None, 3, "net", [1, 2], {}, {1: 2}, {"weights": 3}, torch.zeros(3)], ids=str)
+    def test_other_contents(self, write, load, thing):
+        refuse(load, write(thing))
+
+    def test_a_plain_state_dict(self, write, contents, load):
+        refuse(load, write(contents["weights"]))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_truncated_at_any_length(contents, tmp_path, legacy):
+    path = tmp_path / "net.pt"
+    torch.save(contents, path, _use_new_zipfile_serialization=not legacy)
+    load_checkpoint(path)
+    data = path.read_bytes()
+    generator = random.Random(0)
+    lengths = [
+        *range(0, 200, 9),
+        *(len(data) - n for n in range(1, 100, 9)),
+        *generator.choices(range(len(data)), k=60),
+    ]
+    for length in lengths:
+        path.write_bytes(data[:length])
+        refuse(load_checkpoint, path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore")  # torch warns of whatever the damage spells
+def test_damaged_anywhere(contents, tmp_path):
+    """A few bytes changed: a CheckpointError, or a network where only a weight's digits changed."""
+    path = tmp_path / "net.pt"
+    torch.save(contents, path)
+    data = path.read_bytes()
+    directory = data.index(b"data.pkl")
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(data)
+        for _ in range(generator.randint(1, 5)):
+            damaged[directory + generator.randrange(5000)] = generator.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            load_checkpoint(path)
+        except CheckpointError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("key", ["format", "model", "weights", "ema", "image_size", "class_names", "dataset"])
+def test_missing_entry(contents, write, key):
+    del contents[key]
+    assert key in refuse(load_checkpoint, write(contents))
+
+
+@pytest.mark.parametrize("key", ["nr_resnet", "nr_filters", "nr_logistic_mix", "num_classes"])
+def test_missing_setting(contents, write, key):
+    """The default is another number than the weights were made for."""
+    del contents["model"][key]
+    refuse(load_checkpoint, write(contents))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format", "conditional-pixelcnn++ 2"),
+        ("format", torch.zeros(2)),
+        ("model", None),
+        ("model", [1, 8, 5]),
+        ("model", {1: 2}),
+        ("weights", None),
+        ("weights", [torch.zeros(2)]),
+        ("weights", {}),
+        ("weights", {1: torch.zeros(2)}),
+        ("ema", "weights"),
+        ("ema", {}),
+        ("image_size", None),
+        ("image_size", 8),
+        ("image_size", [8]),
+        ("image_size", [8, 8, 8]),
+        ("image_size", ["high", "wide"]),
+        ("image_size", [math.inf, 8]),
+        ("image_size", [8, -8]),
+        ("image_size", [8, 6]),
+        ("class_names", None),
+        ("class_names", 3),
+        ("class_names", ["ant", "bee"]),
+        ("class_names", "abc"),
+    ],
+    ids=repr,
+)
+def test_entry_of_a_wrong_kind(contents, write, key, value):
+    contents[key] = value
+    refuse(load_checkpoint, write(contents))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["nr_resnet", "nr_filters", "nr_logistic_mix", "num_classes", "image_channels"])
+@pytest.mark.parametrize("value", [10**6, 10**9, 10**30, 0, -1, "2", 2.5, math.nan, math.inf, None, [1]], ids=repr)
+def test_absurd_setting(contents, write, name, value):
+    contents["model"][name] = value
+    refuse(load_checkpoint, write(contents))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("fusion", "late"), ("fusion", None), ("dropout", 1), ("dropout", "half"), ("depth", 3)]
+)
+def test_unknown_setting(contents, write, name, value):
+    contents["model"][name] = value
+    assert name in refuse(load_checkpoint, write(contents))
+
+
+@pytest.mark.parametrize("which", ["weights", "ema"])
+def test_weights_that_disagree_with_the_settings(contents, write, which):
+    good = contents["weights"]
+    name, value = "head.conv.bias", good["head.conv.bias"]
+    wrong = [
+        {key: other for key, other in good.items() if key != name},
+        good | {"head.conv.more": value},
+        good | {name: value[:-1]},
+        good | {name: value[None]},
+        good | {name: None},
+        good | {name: value.tolist()},
+        good | {name: value.long()},
+        good | {name: value.double()},
+        good | {name: value.to(torch.complex64)},
+        good | {name: value.to_sparse()},
+        good | {name: value.to("meta")},
+    ]
+    for weights in wrong:
+        contents[which] = weights
+        message = refuse(load_checkpoint, write(contents))
+        assert not message.endswith(":")  # it says what is wrong
+
+
+class TestStarterCode:
+    @pytest.fixture
+    def state(self, starter_path):
+        return torch.load(starter_path, weights_only=True)
+
+    def test_settings_are_read_off_the_shapes(self, starter_path):
+        net = load_starter_checkpoint(starter_path, num_classes=5, fusion="film", dropout=0.25)
+        assert net.settings == {
+            "nr_resnet": 1,
+            "nr_filters": 8,
+            "nr_logistic_mix": 3,
+            "image_channels": 3,
+            "num_classes": 5,
+            "fusion": "film",
+            "dropout": 0.25,
+        }
+        assert not net.training
+
+    def test_data_parallel_prefix_is_dropped(self, starter_path, state, write):
+        net = load_starter_checkpoint(starter_path, 3)
+        prefixed = load_starter_checkpoint(write({f"module.{name}": value for name, value in state.items()}), 3)
+        assert torch.equal(prefixed.head.conv.weight, net.head.conv.weight)
+
+    @pytest.mark.parametrize("fusion", ["early+middle", "middle", "film", "early"])
+    def test_the_class_can_be_learnt_from_there(self, starter_path, fusion):
+        """At zero effect it still has a gradient."""
+        net = load_starter_checkpoint(starter_path, num_classes=3, fusion=fusion)
+        net(torch.rand(2, 3, 8, 8), torch.tensor([0, 2])).square().sum().backward()
+        if fusion.startswith("early"):
+            assert (net.u_init.conv.parametrizations.weight.original1.grad[:, 4:] != 0).any()
+        if fusion.endswith("middle"):
+            assert net.fusion.alpha.grad != 0
+        if fusion == "film":
+            assert (net.fusion.table.weight.grad != 0).any()
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "u_init.conv.weight_v",
+            "ul_init.1.conv.weight_g",
+            "nin_out.lin_a.bias",
+            "up_layers.0.ul_stream.0.nin_skip.lin_a.weight_v",
+            "down_layers.2.u_stream.1.nin_skip.lin_a.weight_v",
+            "down_layers.1.ul_stream.0.conv_out.conv.bias",
+            "upsize_u_stream.0.deconv.weight_v",
+        ],
+    )
+    def test_missing_weight(self, state, write, name):
+        del state[name]
+        refuse(load_starter_checkpoint, write(state), 3)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("u_init.conv.weight_v", torch.ones(8, 3, 2, 3)),
+            ("u_init.conv.weight_v", torch.ones(8)),
+            ("u_init.conv.weight_v", "weight"),
+            ("ul_init.0.conv.weight_v", torch.ones(8, 9, 1, 3)),
+            ("nin_out.lin_a.weight_v", torch.ones(30, 9)),
+            ("nin_out.lin_a.bias", 3),
+            ("downsize_u_stream.0.conv.bias", torch.ones(1)),
+            ("downsize_u_stream.0.conv.weight_g", torch.ones(7, 1, 1, 1)),
+            ("upsize_ul_stream.1.deconv.weight_v", torch.ones(8, 8, 3, 2)),
+        ],
+        ids=str,
+    )
+    def test_weight_of_a_wrong_shape(self, state, write, name, value):
+        state[name] = value
+        refuse(load_starter_checkpoint, write(state), 3)
+
+    @pytest.mark.parametrize("fusion", ["film", "early"])
+    def test_either_kind_is_told_apart(self, starter_path, contents, write, fusion):
+        starter = load_any_checkpoint(starter_path, 5, fusion)
+        assert (starter.settings["num_classes"], starter.settings["fusion"]) == (5, fusion)
+        expected = load_starter_checkpoint(starter_path, 5).head.conv.weight
+        assert torch.equal(starter.head.conv.weight, expected)
+        ours = load_any_checkpoint(write(contents), 5, fusion)
+        assert ours.settings == contents["model"]
+        assert ours.class_names == ("ant", "bee", "cat")
+
+    def test_own_checkpoint_is_no_starter_checkpoint(self, contents, write):
+        refuse(load_starter_checkpoint, write(contents), 3)

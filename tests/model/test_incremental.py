@@ -1,0 +1,84 @@
+"""The stepping twin computes what the network computes."""
+
+import pytest
+import torch
+
+from layers import FUSIONS
+from model import image_generators, sample, to_unit
+from model.incremental import SteppingTwin
+
+
+def stepped(net, images, labels, dtype=torch.float32):
+    """The mixture's parameters of every pixel by the twin, fed the given images: [B, 10K or 3K, H, W]."""
+    x = to_unit(images)
+    twin = SteppingTwin(net, labels, x.shape[3], dtype)
+    rows = []
+    for i in range(x.shape[2]):
+        pixels = []
+
+        def choose(params, j, i=i, pixels=pixels):
+            pixels.append(params)
+            return x[:, :, i, j]
+
+        twin.row(choose)
+        rows.append(torch.stack(pixels, dim=2))
+    return torch.stack(rows, dim=2)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (20, 12), (32, 32)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("fusion", FUSIONS)
+@torch.inference_mode()
+def test_outputs_equal_the_network_s(make_net, device, fusion, channels, size):
+    net = make_net(fusion=fusion, image_channels=channels, nr_resnet=1 + (size == (8, 8))).to(device)
+    images = torch.randint(0, 256, (2, channels, *size), dtype=torch.uint8, device=device)
+    labels = torch.tensor([2, 0], device=device)
+    expected = net(to_unit(images), labels)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(stepped(net, images, labels), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_same_noise_same_images(make_net, device, fusion, channels):
+    """But for rounding at the edges of bins; here none falls on one."""
+    net, labels = make_net(fusion=fusion, image_channels=channels).to(device), torch.tensor([0, 1, 2])
+    both = [sample(net, labels, (8, 12), image_generators(3, 0, 3), method) for method in ("full", "incremental")]
+    assert (both[0] == both[1]).float().mean() > 0.99
+
+
+@torch.inference_mode()
+def test_bf16_is_close(make_net):
+    net, labels = make_net(nr_filters=16), torch.tensor([0, 1])
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    expected = net(to_unit(images), labels)
+    outputs = stepped(net, images, labels, torch.bfloat16)
+    assert outputs.dtype == torch.float32
+    difference = (outputs - expected).abs().mean() / expected.std()
+    assert 0 < difference < 0.02
+
+
+def test_autocast_steps_in_bf16(make_net):
+    net, labels = make_net(), torch.tensor([0, 1])
+    plain = sample(net, labels, (8, 8), image_generators(0, 0, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = sample(net, labels, (8, 8), image_generators(0, 0, 2))
+    assert not torch.equal(plain, cast)
+    assert torch.equal(plain[:, :, 0, 0] // 16, cast[:, :, 0, 0] // 16)  # the first pixel hears of no pixel
+
+
+@pytest.mark.parametrize("method", ["full", "incremental"])
+def test_kept_rows_are_kept_and_heard(make_net, method):
+    net, labels = make_net(), torch.tensor([0, 1])
+    top = torch.randint(0, 256, (2, 3, 5, 8), dtype=torch.uint8)
+    completed = sample(net, labels, (8, 8), image_generators(1, 0, 2), method, keep=top)
+    assert torch.equal(completed[:, :, :5], top)
+    other = sample(net, labels, (8, 8), image_generators(1, 0, 2), method, keep=255 - top)
+    assert not torch.equal(completed[:, :, 5:], other[:, :, 5:])
+    full = sample(net, labels, (8, 8), image_generators(1, 0, 2), "full", keep=top)
+    assert (completed == full).float().mean() > 0.99
+
+
+def test_too_many_kept_rows(make_net):
+    with pytest.raises(ValueError, match="keep"):
+        sample(make_net(), torch.tensor([0]), (8, 8), keep=torch.zeros(1, 3, 9, 8, dtype=torch.uint8))

@@ -1,0 +1,201 @@
+"""Pictures on disk: draws of the model, a labelled grid, a confusion matrix. Every file is PNG and appears whole."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from tqdm import tqdm
+
+from model import PixelCNN, image_generators, sample
+from training.cli import UserError
+
+__all__ = [
+    "MAX_PER_CLASS",
+    "check_writable",
+    "confusion_picture",
+    "draw_images",
+    "file_stems",
+    "labelled_grid",
+    "prepare_folder",
+    "printable",
+    "replacing",
+    "write_png",
+]
+
+MAX_PER_CLASS = 1_000_000  # each class has that many image numbers of its own
+TILE = 96  # pixels that an image of a grid is enlarged to at most; larger ones stay as they are
+
+
+def printable(name: str | os.PathLike) -> str:
+    r"""A file or class name as valid Unicode: bytes that are no UTF-8 become \xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``, renamed to it at the end: nobody sees half a file.
+
+    Raises UserError where it cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Make the folder of ``path`` where it is missing; raise UserError unless a file can be written there."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be written ({error.strerror or error})") from None
+    if path.is_dir():
+        raise UserError(f"{printable(path)} is a folder; give the name of a file")
+
+
+def file_stems(class_names: Sequence[str]) -> list[str]:
+    """A name fit for files for every class, at most 50 characters, distinct even where case does not count."""
+    stems: list[str] = []
+    taken: set[str] = set()
+    for index, name in enumerate(class_names):
+        stem = re.sub(r"[^\w+.-]+", "_", printable(name)).strip("._")[:40] or "class"
+        while stem.casefold() in taken:
+            stem = f"{stem}-{index}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def prepare_folder(folder: Path, stems: Sequence[str], overwrite: bool) -> None:
+    """Make the folder of the draws, new or empty; with ``overwrite`` remove the draws <stem>_0001.png, ... in it.
+
+    Raises UserError where the folder holds files and may not be overwritten, or cannot be written.
+    """
+    check_writable(folder / f"{stems[0]}_0001.png")
+    if not overwrite and any(folder.iterdir()):
+        raise UserError(
+            f"{printable(folder)} holds files; give another --out, or --overwrite true to replace its draws"
+        )
+    earlier = re.compile(rf"({'|'.join(map(re.escape, stems))})_\d{{4,}}\.png")
+    for file in folder.iterdir():
+        if earlier.fullmatch(file.name):
+            file.unlink()
+
+
+def draw_images(
+    net: PixelCNN,
+    classes: Sequence[int],
+    per_class: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    batch_size: int = 16,
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Draw ``per_class`` images (at most MAX_PER_CLASS) of each class: (class, number from 0, uint8 [C, H, W]) in turn.
+
+    The randomness of an image depends on ``seed``, its class and its number within the class alone: not on the
+    other classes, ``per_class`` or ``batch_size``.
+    """
+    wanted = [(label, number) for label in classes for number in range(per_class)]
+    with tqdm(total=len(wanted), desc="drawing", unit="image", disable=None) as bar:
+        for start in range(0, len(wanted), batch_size):
+            batch = wanted[start : start + batch_size]
+            generators = [image_generators(seed, label * MAX_PER_CLASS + number, 1)[0] for label, number in batch]
+            labels = torch.tensor([label for label, _ in batch])
+            images = sample(
+                net, labels, net.image_size, generator=generators, temperature=temperature, progress=not bar.disable
+            )
+            for (label, number), image in zip(batch, images.cpu(), strict=True):
+                yield label, number, image
+            bar.update(len(batch))
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """uint8 [C, H, W], C = 1 or 3 -> a gray or RGB picture of the same levels."""
+    return Image.fromarray(image.permute(1, 2, 0).squeeze(2).cpu().contiguous().numpy())
+
+
+def write_png(image: Tensor, path: str | Path) -> None:
+    """Write uint8 [C, H, W], C = 1 or 3, as a PNG file of the same levels. Raises UserError."""
+    with replacing(path) as partial:
+        to_picture(image).save(partial, format="PNG")
+
+
+def labelled_grid(
+    images: Tensor, labels: Tensor, class_names: Sequence[str], path: str | Path, columns: int = 10
+) -> None:
+    """Write a PNG grid with a row for each class that occurs, its name at the left.
+
+    Args:
+        images: uint8 [N, C, H, W], N at least 1. Images below 96 pixels are enlarged by a whole factor, every
+            pixel a square.
+        labels: int64 [N].
+        class_names: of all labels.
+        columns: the first ``columns`` images of each class are shown, so that a large draw stays viewable.
+
+    Raises UserError where ``path`` cannot be written.
+    """
+    from torchvision.utils import make_grid
+
+    images, labels = images.cpu(), labels.cpu()
+    rows = labels.unique().tolist()
+    columns = min(columns, int(labels.bincount().max()))
+    tiles = images.new_full((len(rows), columns, *images.shape[1:]), 255)
+    for row, label in zip(tiles, rows, strict=True):
+        chosen = images[labels == label][:columns]
+        row[: len(chosen)] = chosen
+    factor = max(1, TILE // max(images.shape[2:]))
+    tiles = tiles.flatten(0, 1).repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    grid = to_picture(make_grid(tiles, nrow=columns, padding=4, pad_value=255))
+
+    font = ImageFont.load_default(16)
+    names = [printable(class_names[label]).replace("\n", " ") for label in rows]
+    margin = 16 + int(max(font.getlength(name) for name in names))
+    picture = Image.new("RGB", (margin + grid.width, grid.height), "white")
+    picture.paste(grid, (margin, 0))
+    for row, name in enumerate(names):
+        middle = (row + 0.5) * grid.height / len(rows)
+        ImageDraw.Draw(picture).text((margin - 8, middle), name, fill="black", font=font, anchor="rm")
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG")
+
+
+def confusion_picture(
+    truth: Sequence[int], predicted: Sequence[int], class_names: Sequence[str], path: str | Path
+) -> None:
+    """Write the confusion matrix as PNG: true classes down, predicted ones across, counts in the cells.
+
+    ``truth`` and ``predicted`` are labels, 0 .. num_classes-1, of the same N images. Raises UserError where
+    ``path`` cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from sklearn.metrics import confusion_matrix
+
+    classes = range(len(class_names))
+    counts = confusion_matrix(truth, predicted, labels=classes)
+    side = 2.5 + 0.5 * len(class_names)  # inches
+    figure = Figure(figsize=(side, side), layout="constrained")  # no pyplot: it keeps figures and picks a display
+    axes = figure.add_subplot()
+    axes.imshow(counts, cmap="Blues")
+    names = [printable(name) for name in class_names]
+    axes.set_xticks(classes, names, rotation=90, parse_math=False)  # a $ in a name is a $
+    axes.set_yticks(classes, names, parse_math=False)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    for i in classes:
+        for j in classes:
+            colour = "white" if 2 * counts[i, j] > counts.max() else "black"
+            axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=colour)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
