@@ -84,18 +84,23 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
     ema = checkpoint.pop("ema")
     if weights == "ema" and ema is not None:
         state = ema
+    settings, names, size = checkpoint.pop("model"), checkpoint.pop("class_names"), checkpoint.pop("image_size")
     try:
+        if not isinstance(settings["nr_resnet"], int) or settings["nr_resnet"] > len(state):
+            raise ValueError(f"nr_resnet {settings['nr_resnet']} with {len(state)} weights")
         with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
-            net = PixelCNN(**checkpoint.pop("model"))
+            net = PixelCNN(**settings)
         net.load_state_dict(state, assign=True)
-        net.class_names = tuple(str(name) for name in checkpoint.pop("class_names"))
-        height, width = (int(side) for side in checkpoint.pop("image_size"))
+        if not isinstance(names, list | tuple) or len(names) != net.num_classes:
+            raise ValueError(f"the names of its classes are not {net.num_classes} names")
+        net.class_names = tuple(str(name) for name in names)
+        height, width = (int(side) for side in size)
+        if min(height, width) < 4 or height % 4 or width % 4:
+            raise ValueError(f"image_size {height}x{width} does not divide by 4")
         net.image_size = (height, width)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} contradicts itself and cannot be used: {reason}") from None
-    if len(net.class_names) != net.num_classes:
-        raise CheckpointError(f"{path} names {len(net.class_names)} classes, its network has {net.num_classes}")
     net.dataset = str(checkpoint.pop("dataset"))
     net.metadata = checkpoint
     return net.requires_grad_(True).to(device).eval()
@@ -154,7 +159,7 @@ def load_starter_checkpoint(
         net = PixelCNN(nr_resnet, int(nr_filters), nr_mix, channels, num_classes, fusion, dropout)
         modules = dict(net.named_modules())
         for theirs, ours in _starter_names(nr_resnet).items():
-            if f"{theirs}.weight_v" not in state and ours.endswith("side.nin.conv"):
+            if ours not in modules:
                 continue  # the u stream has no side input on the way up
             conv = modules[ours]
             v, g = state[f"{theirs}.weight_v"].float(), state[f"{theirs}.weight_g"].float()
@@ -164,7 +169,7 @@ def load_starter_checkpoint(
             classes = conv.weight.shape[1] - weight.shape[1]
             if ours.startswith(("u_init", "ul_init")):
                 weight = torch.cat((weight, weight.new_zeros(weight.shape[0], classes, *weight.shape[2:])), dim=1)
-            if weight.shape != conv.weight.shape:
+            if weight.shape != conv.weight.shape or state[f"{theirs}.bias"].shape != conv.bias.shape:
                 raise ValueError(f"{theirs} has shape {tuple(weight.shape)}")
             conv.weight = weight
             conv.bias.copy_(state[f"{theirs}.bias"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -17,7 +18,9 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 def image_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
     """One generator an image, number ``first`` and on: image i is the same whatever batch it is drawn in."""
-    return [torch.Generator().manual_seed((seed << 32) + index) for index in range(first, first + count)]
+    # torch's CPU generator uses 32 bits of its seed, so the two numbers are hashed into them
+    seeds = [np.random.SeedSequence((seed, index)).generate_state(1) for index in range(first, first + count)]
+    return [torch.Generator().manual_seed(int(state[0])) for state in seeds]
 
 
 def uniform_row(generator: Generators, batch: int, channels: int, width: int, device) -> Tensor:

@@ -146,7 +146,7 @@ def test_print_config_is_a_config(script, tmp_path):
     assert again.stdout == result.stdout
 
 
-@pytest.mark.parametrize("path", ["configs/digits.yaml"])
+@pytest.mark.parametrize("path", ["configs/digits.yaml", "configs/cpen455.yaml"])
 def test_shipped_configs_parse(path):
     from training.cli import parse_settings
     from training.settings import TrainSettings
