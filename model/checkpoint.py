@@ -90,6 +90,10 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
             raise ValueError(f"nr_resnet {settings['nr_resnet']} with {len(state)} weights")
         with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
             net = PixelCNN(**settings)
+        for name, value in state.items():
+            usable = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+            if not usable or value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+                raise ValueError(f"{name} is no tensor of floats")
         net.load_state_dict(state, assign=True)
         if not isinstance(names, list | tuple) or len(names) != net.num_classes:
             raise ValueError(f"the names of its classes are not {net.num_classes} names")
@@ -103,7 +107,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
         raise CheckpointError(f"{path} contradicts itself and cannot be used: {reason}") from None
     net.dataset = str(checkpoint.pop("dataset"))
     net.metadata = checkpoint
-    return net.requires_grad_(True).to(device).eval()
+    return net.requires_grad_(True).float().to(device).eval()
 
 
 def load_any_checkpoint(path: str | Path, num_classes: int, fusion: str) -> PixelCNN:

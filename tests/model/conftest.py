@@ -45,7 +45,7 @@ def golden():
     return read
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_net():
     """A small network in eval mode of which no weight is zero, FiLM's tables included; settings override."""
 

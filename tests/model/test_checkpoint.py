@@ -30,11 +30,17 @@ class RunsCode:
         return os.mkdir, (str(self.marker),)
 
 
+@pytest.fixture(scope="module")
+def good_path(make_net, tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "good.pt"
+    save_checkpoint(path, make_net(), **ABOUT)
+    return path
+
+
 @pytest.fixture
-def contents(make_net, tmp_path):
+def contents(good_path):
     """What a good checkpoint holds, as a dict to spoil."""
-    save_checkpoint(tmp_path / "good.pt", make_net(), **ABOUT)
-    return torch.load(tmp_path / "good.pt", weights_only=True)
+    return torch.load(good_path, weights_only=True)
 
 
 @pytest.fixture
@@ -191,7 +197,7 @@ def test_damaged_anywhere(contents, tmp_path):
     directory = data.index(b"data.pkl")
     generator = random.Random(0)
     refused = 0
-    for _ in range(300):
+    for _ in range(150):
         damaged = bytearray(data)
         for _ in range(generator.randint(1, 5)):
             damaged[directory + generator.randrange(5000)] = generator.randrange(256)
@@ -201,7 +207,7 @@ def test_damaged_anywhere(contents, tmp_path):
         except CheckpointError as error:
             assert "\n" not in str(error)
             refused += 1
-    assert refused > 100
+    assert refused > 50
 
 
 @pytest.mark.parametrize("key", ["format", "model", "weights", "ema", "image_size", "class_names", "dataset"])
@@ -267,6 +273,7 @@ def test_unknown_setting(contents, write, name, value):
     assert name in refuse(load_checkpoint, write(contents))
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse")
 @pytest.mark.parametrize("which", ["weights", "ema"])
 def test_weights_that_disagree_with_the_settings(contents, write, which):
     good = contents["weights"]
