@@ -1,0 +1,75 @@
+"""generate.py through its command line."""
+
+import pytest
+import torch
+from PIL import Image
+
+import generate
+from data import read_image
+from model import PixelCNN, save_checkpoint
+from training.cli import run_script
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("net") / "net.pt"
+    save_checkpoint(path, PixelCNN(1, 8, 2, 1, 3), image_size=(8, 8), class_names=("a/b", "dog", "owl"), dataset="x")
+    return path
+
+
+def drawn(checkpoint, out, *flags):
+    assert generate.main(["--checkpoint", str(checkpoint), "--out", str(out), *flags]) == 0
+    return {path.name: read_image(path, 1, (8, 8)) for path in sorted(out.iterdir())}
+
+
+def test_png_files_and_a_grid_beside_them(checkpoint, tmp_path):
+    images = drawn(checkpoint, tmp_path / "s", "--per_class", "2")
+    assert list(images) == [f"{name}_000{i}.png" for name in ("a_b", "dog", "owl") for i in (1, 2)]
+    for name in images:
+        with Image.open(tmp_path / "s" / name) as image:
+            assert image.format == "PNG" and image.size == (8, 8)
+    assert (tmp_path / "s_grid.png").is_file()
+
+
+def test_an_image_depends_on_seed_class_and_number_alone(checkpoint, tmp_path):
+    all_of_them = drawn(checkpoint, tmp_path / "1", "--per_class", "3")
+    assert len({image.numpy().tobytes() for image in all_of_them.values()}) == 9
+    some = drawn(checkpoint, tmp_path / "2", "--per_class", "2", "--classes", "owl", "dog", "--batch_size", "3")
+    assert set(some) == {"owl_0001.png", "owl_0002.png", "dog_0001.png", "dog_0002.png"}
+    assert all(torch.equal(some[name], all_of_them[name]) for name in some)
+    other = drawn(checkpoint, tmp_path / "3", "--per_class", "1", "--seed", "1")
+    assert not torch.equal(other["dog_0001.png"], all_of_them["dog_0001.png"])
+
+
+def test_files_of_others_are_never_lost(checkpoint, tmp_path):
+    out = tmp_path / "s"
+    drawn(checkpoint, out, "--per_class", "2")
+    (out / "mine.txt").write_text("mine")
+    flags = ["--checkpoint", str(checkpoint), "--out", str(out), "--per_class", "1"]
+    with pytest.raises(SystemExit):
+        run_script(lambda: generate.main(flags))
+    assert len(list(out.iterdir())) == 7
+    assert generate.main([*flags, "--overwrite", "true"]) == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["a_b_0001.png", "dog_0001.png", "mine.txt", "owl_0001.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ("--classes cow", "owl"),
+        ("--per_class 0", "per_class"),
+        ("--temperature 0", "temperature"),
+        ("--seed -1", "seed"),
+        ("--device cuda:77", "cuda:77"),
+        ("--checkpoint nowhere.pt", "nowhere.pt"),
+    ],
+)
+def test_a_mistake_gets_one_line(checkpoint, tmp_path, capsys, flags, word):
+    argv = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "s"), *flags.split()]
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: generate.main(argv))
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and word in lines[0]
+    assert not (tmp_path / "s").exists()
