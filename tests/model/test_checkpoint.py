@@ -265,6 +265,14 @@ def test_absurd_setting(contents, write, name, value):
     refuse(load_checkpoint, write(contents))
 
 
+def test_nothing_is_allocated_before_the_shapes_agree(contents, write, monkeypatch):
+    devices = set()
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", lambda weight, **_: devices.add(weight.device.type))
+    contents["model"]["nr_filters"] += 1
+    refuse(load_checkpoint, write(contents))
+    assert devices == {"meta"}
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("fusion", "late"), ("fusion", None), ("dropout", 1), ("dropout", "half"), ("depth", 3)]
 )
