@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +15,10 @@ from tqdm import tqdm
 from .types import DataError, reason
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns here, and refuses at twice this
-STUB_FORMATS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # Pillow names these but cannot decode them
+UNUSED_FORMATS = {
+    *("BUFR", "GRIB", "HDF5", "MPEG"),  # Pillow names these but cannot decode them
+    "EPS",  # a PostScript program, which Pillow would have Ghostscript run
+}
 DRAFT_FACTOR = 4  # large JPEGs are decoded small, to save memory, but never below 4 x the target
 
 
@@ -52,8 +55,14 @@ def find_images(path: str | Path) -> list[Path]:
 
 
 def _image_extensions() -> set[str]:
-    registered = Image.registered_extensions()  # also loads every plugin, which fills Image.OPEN
-    return {ext for ext, name in registered.items() if name in Image.OPEN and name not in STUB_FORMATS}
+    formats = _formats()
+    return {ext for ext, name in Image.registered_extensions().items() if name in formats}
+
+
+@cache
+def _formats() -> list[str]:
+    Image.init()  # loads every plugin, which fills Image.OPEN
+    return [name for name in Image.OPEN if name not in UNUSED_FORMATS]
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -81,7 +90,7 @@ def read_image(file: str | Path | BinaryIO, channels: int, image_size: int | tup
     mode = {1: "L", 3: "RGB"}[channels]
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=_formats()) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"{opened.width}x{opened.height} pixels, over the limit of {MAX_PIXELS}")
             side = DRAFT_FACTOR * max(height, width)  # max: EXIF may yet swap the sides

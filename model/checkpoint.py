@@ -47,8 +47,11 @@ def save_checkpoint(
         **more,
     }
     partial = path.with_name(path.name + ".partial")
-    torch.save(checkpoint, partial)
-    os.replace(partial, path)  # a reader never sees half a file
+    try:
+        torch.save(checkpoint, partial)
+        os.replace(partial, path)  # a reader never sees half a file
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _torch_load(path: str | Path) -> Any:
@@ -77,8 +80,10 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
 
     The network's attributes ``class_names`` (tuple of str), ``image_size`` (H, W), ``dataset`` (str) and
     ``metadata`` (everything else that the file says) are set. ``weights`` picks the moving average ("ema", where
-    the file has one) or the last weights ("last"). Raises CheckpointError.
+    the file has one) or the last weights ("last"). Raises CheckpointError; ValueError for other ``weights``.
     """
+    if weights not in ("ema", "last"):
+        raise ValueError(f"weights is {weights!r}; it must be 'ema' or 'last'")
     checkpoint = read_checkpoint(path)
     state = checkpoint.pop("weights")
     ema = checkpoint.pop("ema")
@@ -162,6 +167,7 @@ def load_starter_checkpoint(
         nr_mix = len(state["nin_out.lin_a.bias"]) // (10 if channels == 3 else 3)
         net = PixelCNN(nr_resnet, int(nr_filters), nr_mix, channels, num_classes, fusion, dropout)
         modules = dict(net.named_modules())
+        used: set[str] = set()
         for theirs, ours in _starter_names(nr_resnet).items():
             if ours not in modules:
                 continue  # the u stream has no side input on the way up
@@ -177,8 +183,13 @@ def load_starter_checkpoint(
                 raise ValueError(f"{theirs} has shape {tuple(weight.shape)}")
             conv.weight = weight
             conv.bias.copy_(state[f"{theirs}.bias"])
+            used |= {f"{theirs}.{name}" for name in ("weight_v", "weight_g", "bias")}
+        unknown = sorted(state.keys() - used)
+        if unknown:
+            raise ValueError(f"it has {unknown[0]}, which the starter code has not")
     except (AttributeError, KeyError, ValueError, IndexError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a state dict of the starter code ({error})") from None
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} is not a state dict of the starter code ({reason})") from None
     if fusion.endswith("middle"):
         net.fusion.alpha.zero_()
     return net.eval()

@@ -14,6 +14,7 @@ __all__ = ["mixture_log_prob", "mixture_noise", "mixture_sample", "params_per_co
 
 HALF_BIN = 1 / 255
 MIN_LOG_SCALE = -7.0
+MAX_LOG_SCALE = 80.0  # beyond, exp(-log_scale) leaves float32 and the gradient is no number
 
 
 def to_unit(levels: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def split(params: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     k = params.shape[1] // params_per_component(channels)
     logits, rest = params[:, :k], params[:, k:]
     rest = rest.unflatten(1, (channels, -1, k))
-    means, log_scales = rest[:, :, 0], rest[:, :, 1].clamp(min=MIN_LOG_SCALE)
+    means, log_scales = rest[:, :, 0], rest[:, :, 1].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
     return logits, means, log_scales, rest[:, :, 2].tanh() if channels == 3 else None
 
 
@@ -93,7 +94,10 @@ def mixture_sample(params: Tensor, gumbel: Tensor, logistic: Tensor) -> Tensor:
     k, channels = gumbel.shape[1], logistic.shape[1]
     choice = (params[:, :k] + gumbel).argmax(dim=1).view(-1, 1, 1, 1).expand(-1, channels, 3 if channels == 3 else 2, 1)
     chosen = params[:, k:].view(len(params), channels, -1, k).gather(3, choice)  # [B, C, mean scale coefficient, 1]
-    value = torch.addcmul(chosen[:, :, 0, 0], chosen[:, :, 1, 0].clamp(min=MIN_LOG_SCALE).exp(), logistic) * 127.5
+    value = (
+        torch.addcmul(chosen[:, :, 0, 0], chosen[:, :, 1, 0].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp(), logistic)
+        * 127.5
+    )
     if channels == 1:
         return on_grid(value) / 127.5
     c = chosen[:, :, 2, 0].tanh()

@@ -18,9 +18,9 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 def image_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
     """One generator an image, number ``first`` and on: image i is the same whatever batch it is drawn in."""
-    # torch's CPU generator uses 32 bits of its seed, so the two numbers are hashed into them
-    seeds = [np.random.SeedSequence((seed, index)).generate_state(1) for index in range(first, first + count)]
-    return [torch.Generator().manual_seed(int(state[0])) for state in seeds]
+    # torch's CPU generator uses 32 bits of its seed; within a seed the images' are distinct
+    base = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    return [torch.Generator().manual_seed((base + index) % 2**32) for index in range(first, first + count)]
 
 
 def uniform_row(generator: Generators, batch: int, channels: int, width: int, device) -> Tensor:

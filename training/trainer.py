@@ -55,6 +55,9 @@ class Trainer:
         self.order = torch.Generator().manual_seed(settings.seed)  # of the images and their flips
         self.train_split = self._load("train")
         self.validation = self._load("validation")
+        for split, name in ((self.train_split, "training"), (self.validation, "validation")):
+            if (split.labels < 0).any():
+                raise UserError(f"{settings.dataset}: some {name} images have no class (label -1); remove them")
         channels = DATASETS[settings.dataset].channels
         self.image_size = tuple(self.train_split.images.shape[2:])
         self.net = build_network(settings, channels, self.train_split.num_classes).to(self.device)

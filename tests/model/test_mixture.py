@@ -238,3 +238,10 @@ def test_low_temperature_concentrates(channels):
     top = params[0, :k].argmax()
     mean = params[0, k + top].clamp(-1, 1)
     assert (coldest[:, 0] - mean).abs().max() <= 1 / 255 + 2e-3
+
+
+@pytest.mark.parametrize("log_scale", [-1000.0, 0.0, 79.0, 100.0, 1000.0])
+def test_gradients_are_finite_whatever_the_scale(log_scale):
+    params = torch.tensor([0.0, 0.3, log_scale]).view(1, 3, 1).expand(256, -1, -1).clone().requires_grad_()
+    mixture_log_prob(to_unit(torch.arange(256)).view(256, 1, 1), params).sum().backward()
+    assert params.grad.isfinite().all()

@@ -1,0 +1,78 @@
+"""Labelling: lists on the command line, priors, truth from folders, rows."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import DataError
+from model import PixelCNN
+from training.cli import UserError
+from training.predictions import Images, Prediction, class_prior, join_list, predict, scores, true_label, write_csv
+
+
+def test_lists_are_joined_as_far_as_they_belong():
+    argv = ["a.png", "--prior", "0.5", "0.5", "b.png"]
+    assert join_list(argv, "--prior", lambda x: x[0].isdigit()) == ["a.png", '--prior=["0.5", "0.5"]', "b.png"]
+    assert join_list(["--prior=[1]", "x"], "--prior", str.isdigit) == ["--prior=[1]", "x"]
+    assert join_list(["--prior"], "--prior", str.isdigit) == ["--prior"]
+
+
+def test_priors_sum_to_one():
+    assert class_prior(None, 3) is None
+    assert class_prior([1, 3], 2).tolist() == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 0], [1, -1], [1, math.nan], [1, math.inf]])
+def test_bad_priors(weights):
+    with pytest.raises(UserError, match="--prior"):
+        class_prior(weights, 2)
+
+
+def test_the_innermost_folder_named_after_a_class_is_the_truth():
+    root = Path("r")
+    assert true_label(root / "dog" / "cat" / "x" / "1.png", root, ["dog", "cat"]) == 1
+    assert true_label(root / "cat.png", root, ["dog", "cat"]) == -1
+    assert true_label(Path("cat/1.png"), Path("cat"), ["dog", "cat"]) == -1  # the folder that was given is no class
+
+
+@given(st.lists(st.booleans(), max_size=9), st.integers(1, 4))
+def test_every_image_has_its_own_row_whatever_is_broken(broken, batch_size):
+    torch.manual_seed(0)
+    net = PixelCNN(1, 2, 1, 1, 2).eval()
+    pixels = torch.randint(0, 256, (len(broken), 1, 4, 4), dtype=torch.uint8)
+
+    def read(i):
+        if broken[i]:
+            raise DataError(f"no {i}")
+        return pixels[i]
+
+    images = Images([str(i) for i in range(len(broken))], [i % 2 for i in range(len(broken))], read)
+    rows = list(predict(net, images, batch_size=batch_size))
+    assert [row.name for row in rows] == [str(i) for i in range(len(broken))]
+    for i, row in enumerate(rows):
+        assert row.truth == i % 2
+        if broken[i]:
+            assert row.error == f"no {i}" and row.label == -1
+        else:
+            alone = next(iter(predict(net, Images(["x"], [-1], lambda _, i=i: pixels[i]))))
+            assert row.log_likelihoods == pytest.approx(alone.log_likelihoods, rel=1e-5) and not row.error
+
+
+def test_the_csv_takes_any_name(tmp_path):
+    names = ["a,b", 'quo"te', "new\nline", b"caf\xe9".decode("utf-8", "surrogateescape")]
+    rows = [Prediction(name, -1, (-1.5, -2.5), 0, 0.75, 3.25) for name in names] + [Prediction("x", -1, error="bad")]
+    write_csv(tmp_path / "p.csv", rows, ["c,1", "d"])
+    with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["path"] for row in table] == ["a,b", 'quo"te', "new\nline", r"caf\xe9", "x"]
+    assert table[0]["class_name"] == "c,1" and float(table[0]["logp_d"]) == -2.5 and table[4]["error"] == "bad"
+
+
+def test_scores():
+    accuracy, f1 = scores([0, 0, 1, 1], [0, 0, 1, 0])
+    assert accuracy == 0.75 and f1 == pytest.approx((0.8 + 2 / 3) / 2)
