@@ -1,6 +1,7 @@
 """Blocks that know nothing of images: shifted convolutions, the gated residual block, class fusion."""
 
-from layers.blocks import ActivatedConv, GatedResidualBlock, SideInput, concat_elu
+from layers.activation import concat_elu, dropout
+from layers.blocks import ActivatedConv, GatedResidualBlock, SideInput
 from layers.conv import (
     DownRightShiftedConv2d,
     DownRightShiftedDeconv2d,
@@ -25,6 +26,7 @@ __all__ = [
     "NoFusion",
     "SideInput",
     "concat_elu",
+    "dropout",
     "modulate",
     "weight_normed",
 ]

@@ -4,15 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layers.activation import concat_elu, dropout
 from layers.conv import NetworkInNetwork
 from layers.fusion import Condition, modulate
 
-__all__ = ["ActivatedConv", "GatedResidualBlock", "SideInput", "concat_elu"]
-
-
-def concat_elu(x: Tensor) -> Tensor:
-    """elu(x) and elu(-x) side by side: [B, C, ...] -> [B, 2C, ...] (Salimans et al. 2017, appendix)."""
-    return F.elu(torch.cat((x, -x), dim=1))
+__all__ = ["ActivatedConv", "GatedResidualBlock", "SideInput"]
 
 
 class ActivatedConv(nn.Module):
@@ -31,7 +27,7 @@ class ActivatedConv(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.dropout(concat_elu(x), self.dropout, self.training))
+        return self.conv(dropout(concat_elu(x), self.dropout, self.training))
 
 
 class SideInput(nn.Module):

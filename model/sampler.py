@@ -94,9 +94,12 @@ class FullRows:
         if given:
             return
         for j in range(self.x.shape[3]):
-            params = self.net(self.x, self.labels)[:, :, i, j].float()
-            self.x[:, :, i, j] = mixture_sample(params, gumbel[:, :, j], logistic[:, :, j])
+            self.pixel(i, j, gumbel[:, :, j], logistic[:, :, j])
         self.images[:, :, i] = to_levels(self.x[:, :, i])
+
+    def pixel(self, i: int, j: int, gumbel: Tensor, logistic: Tensor) -> None:
+        params = self.net(self.x, self.labels)[:, :, i, j].float()
+        self.x[:, :, i, j] = mixture_sample(params, gumbel, logistic)
 
 
 class IncrementalRows:

@@ -1,0 +1,70 @@
+"""What the benchmarks share: sides measured in turn in one process, the machine's peak, tables."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from model import PixelCNN
+
+__all__ = ["alternate", "describe", "forward_gflop", "make_net", "peak_gflops", "print_table"]
+
+
+def make_net(device: torch.device, nr_resnet: int = 2, nr_filters: int = 80, nr_logistic_mix: int = 10) -> PixelCNN:
+    """The network of the published configuration with random weights; speed does not depend on them."""
+    torch.manual_seed(0)
+    return PixelCNN(nr_resnet, nr_filters, nr_logistic_mix).to(device).eval()
+
+
+def alternate(sides: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each side, one call of each in turn, after one call of each to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for index in range(rounds + 1):
+        for name, side in sides.items():
+            synchronize(device)
+            start = time.perf_counter()
+            side()
+            synchronize(device)
+            if index:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def forward_gflop(net: PixelCNN, size: int) -> float:
+    """GFLOP of one forward pass for one image (a multiply-add is two)."""
+    device = next(net.parameters()).device
+    x = torch.zeros(1, net.image_channels, size, size, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(x, torch.zeros(1, dtype=torch.long, device=device))
+    return counter.get_total_flops() / 1e9
+
+
+def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    """GFLOP/s of the best of several large matrix products."""
+    n = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(n, n, device=device).to(dtype)
+    best = min(alternate({"product": lambda: a @ a}, 1, device)["product"] for _ in range(5))
+    return 2 * n**3 / best / 1e9
+
+
+def describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell, the first to the left, numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    for row in cells:
+        print(
+            "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+        )
