@@ -31,14 +31,14 @@ class ActivatedConv(nn.Module):
 
 
 class SideInput(nn.Module):
-    """A 1x1 convolution of the concat_elu of ``nr_sides`` feature maps joined by channel."""
+    """hidden + a 1x1 convolution of the concat_elu of ``nr_sides`` feature maps joined by channel."""
 
     def __init__(self, nr_filters: int, nr_sides: int):
         super().__init__()
         self.nin = NetworkInNetwork(2 * nr_sides * nr_filters, nr_filters)
 
-    def forward(self, *sides: Tensor) -> Tensor:
-        return self.nin(concat_elu(torch.cat(sides, dim=1)))
+    def forward(self, hidden: Tensor, *sides: Tensor) -> Tensor:
+        return hidden + self.nin(concat_elu(torch.cat(sides, dim=1)))
 
 
 class GatedResidualBlock(nn.Module):
@@ -62,5 +62,5 @@ class GatedResidualBlock(nn.Module):
     def forward(self, x: Tensor, sides: list[Tensor], condition: Condition) -> Tensor:
         hidden = self.conv_in(x)
         if self.side is not None:
-            hidden = hidden + self.side(*sides)
+            hidden = self.side(hidden, *sides)
         return modulate(x + F.glu(self.conv_out(hidden), dim=1), condition)

@@ -23,12 +23,15 @@ from layers import (
     DownRightShiftedDeconv2d,
     DownShiftedConv2d,
     DownShiftedDeconv2d,
+    GatedResidualBlock,
     SideInput,
     concat_elu,
 )
 from model.pixelcnn import NR_RESOLUTIONS, PixelCNN, Stream
 
 __all__ = ["SteppingTwin"]
+
+Steps = dict[type, Callable[..., nn.Module]]
 
 
 @dataclass
@@ -135,8 +138,8 @@ class RowSide(nn.Module):
         super().__init__()
         self.weight, self.bias = folded(side.nin.conv, place)
 
-    def forward(self, *sides: Tensor) -> Tensor:
-        return F.conv2d(concat_elu(torch.cat(sides, dim=1)), self.weight, self.bias)
+    def forward(self, hidden: Tensor, *sides: Tensor) -> Tensor:
+        return hidden + F.conv2d(concat_elu(torch.cat(sides, dim=1)), self.weight, self.bias)
 
 
 def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
@@ -147,32 +150,36 @@ def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
 class PixelConv(nn.Module):
     """Steps a `DownRightShiftedConv2d` (2x2) a pixel at a time, after concat_elu: [B, F] -> [B, c_out].
 
-    ``pixels`` holds the activations of the row, the first column being the padding to the left. When a row
-    starts they are still those of the row above, and give what it adds to every pixel of the new one.
+    ``sums`` holds the row's outputs. When a row starts, it gets what the row above adds, all at once, from the
+    activations kept in ``pixels``; then each pixel adds what it says to itself and to its right neighbour.
     """
 
     def __init__(self, activated: ActivatedConv, place: Place):
         super().__init__()
         weight, self.bias = folded(activated.conv.conv, place)
-        c_in = weight.shape[1]
+        c_in, width = weight.shape[1], place.width
         above_left, above, left, here = weight.permute(2, 3, 1, 0).reshape(4, c_in, -1)
         self.above = torch.cat((above_left, above), dim=1)
-        self.here = torch.cat((left, here))
         self.place, self.signs = place, place.signs
-        self.pixels = place.zeros(place.width + 1, c_in)
-        self.known = place.zeros(place.width, len(self.bias))
-        columns = range(place.width)  # the views of each column are made once: at small batches they cost most
-        self.slots = [self.pixels[:, w + 1].unflatten(1, (2, -1)) for w in columns]
-        self.pairs = [self.pixels[:, w : w + 2].flatten(1) for w in columns]
-        self.knowns = self.known.unbind(1)
+        self.pixels = place.like.new_zeros(width, place.batch, c_in)
+        self.sums = place.zeros(width, len(self.bias))
+        # views are made once: at small batches they cost most
+        self.activations = self.pixels.unbind(0)
+        self.slots = [pixel.unflatten(1, (2, -1)) for pixel in self.activations]
+        self.outs = self.sums.unbind(1)
+        self.targets = [self.sums[:, w : w + 2].flatten(1) for w in range(width)]
+        self.weights = [torch.cat((here, left), dim=1)] * (width - 1) + [here.contiguous()]
 
     def forward(self, x: Tensor) -> Tensor:
         w = self.place.column
         if w == 0:
-            above_left, above = torch.matmul(self.pixels, self.above).chunk(2, dim=2)
-            torch.add(above_left[:, :-1], above[:, 1:], out=self.known).add_(self.bias)
+            from_above = torch.matmul(self.pixels.flatten(0, 1), self.above).unflatten(0, self.pixels.shape[:2])
+            above_left, above = from_above.transpose(0, 1).chunk(2, dim=2)
+            torch.add(above, self.bias, out=self.sums)
+            self.sums[:, 1:] += above_left[:, :-1]
         activate(x, self.signs, self.slots[w])
-        return torch.addmm(self.knowns[w], self.pairs[w], self.here)
+        self.targets[w].addmm_(self.activations[w], self.weights[w])
+        return self.outs[w]
 
 
 class PixelShrink(nn.Module):
@@ -220,40 +227,49 @@ class PixelGrow(nn.Module):
 
 
 class PixelSide(nn.Module):
-    """`SideInput` of the ul stream: the u stream's row, known before the row's first pixel, and a skipped pixel."""
+    """`SideInput` of the ul stream: the u stream's row, known before the row's first pixel, and a skipped pixel.
 
-    def __init__(self, side: SideInput, place: Place):
+    ``sums`` are the outputs of the convolution that it adds to; what u says goes there for the whole row at once.
+    """
+
+    def __init__(self, side: SideInput, place: Place, sums: Tensor):
         super().__init__()
         weight, self.bias = folded(side.nin.conv, place)
         nr_filters = len(self.bias)
         parts = weight.flatten(1).t().unflatten(0, (2, -1, nr_filters))  # sign, side, channel
         self.from_u, self.from_skip = parts[:, 0].flatten(0, 1).contiguous(), parts[:, 1:].flatten(0, 2).contiguous()
-        self.place, self.signs = place, place.signs
+        self.place, self.signs, self.sums = place, place.signs, sums
         self.skip = place.zeros(2, nr_filters)
         self.skip_flat = self.skip.flatten(1)
-        self.known = place.zeros(place.width, nr_filters)
-        self.knowns = self.known.unbind(1)
 
-    def forward(self, u: Tensor, *skip: Tensor) -> Tensor:
-        w = self.place.column
-        if w == 0:
-            torch.add(torch.matmul(as_matrix(concat_elu(u)), self.from_u), self.bias, out=self.known)
+    def forward(self, hidden: Tensor, u: Tensor, *skip: Tensor) -> Tensor:
+        if self.place.column == 0:  # hidden is the first of the sums
+            self.sums += torch.matmul(as_matrix(concat_elu(u)), self.from_u).add_(self.bias)
         if not skip:
-            return self.knowns[w]
+            return hidden
         activate(skip[0], self.signs, self.skip)
-        return torch.addmm(self.knowns[w], self.skip_flat, self.from_skip)
+        return hidden.addmm_(self.skip_flat, self.from_skip)
+
+
+def pixel_block(block: GatedResidualBlock, place: Place) -> nn.Module:
+    """A block of the ul stream, whose side input adds to the sums of its first convolution."""
+    twin = copy.copy(block)
+    conv_in, conv_out = PixelConv(block.conv_in, place), PixelConv(block.conv_out, place)
+    side = block.side and PixelSide(block.side, place, conv_in.sums)
+    twin._modules = {"conv_in": conv_in, "side": side, "conv_out": conv_out}
+    return twin
 
 
 ROWWISE = {ActivatedConv: RowConv, SideInput: RowSide, DownShiftedConv2d: RowShrink, DownShiftedDeconv2d: RowGrow}
 PIXELWISE = {
     ActivatedConv: PixelConv,
-    SideInput: PixelSide,
+    GatedResidualBlock: pixel_block,
     DownRightShiftedConv2d: PixelShrink,
     DownRightShiftedDeconv2d: PixelGrow,
 }
 
 
-def stepping(module: nn.Module, steps: dict[type, type], place: Place) -> nn.Module:
+def stepping(module: nn.Module, steps: Steps, place: Place) -> nn.Module:
     """A copy of ``module`` in which the convolutions named in ``steps`` step; everything else keeps its code."""
     if type(module) in steps:
         return steps[type(module)](module, place)
@@ -262,7 +278,7 @@ def stepping(module: nn.Module, steps: dict[type, type], place: Place) -> nn.Mod
     return twin
 
 
-def stepping_stream(stream: Stream, steps: dict[type, type], places: list[Place]) -> Stream:
+def stepping_stream(stream: Stream, steps: Steps, places: list[Place]) -> Stream:
     """A stepping copy of a stream; what its module lists hold is one entry a resolution."""
     twin = copy.copy(stream)
     twin._modules = {

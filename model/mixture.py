@@ -94,19 +94,14 @@ def mixture_sample(params: Tensor, gumbel: Tensor, logistic: Tensor) -> Tensor:
     k, channels = gumbel.shape[1], logistic.shape[1]
     choice = (params[:, :k] + gumbel).argmax(dim=1).view(-1, 1, 1, 1).expand(-1, channels, 3 if channels == 3 else 2, 1)
     chosen = params[:, k:].view(len(params), channels, -1, k).gather(3, choice)  # [B, C, mean scale coefficient, 1]
-    value = (
-        torch.addcmul(chosen[:, :, 0, 0], chosen[:, :, 1, 0].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp(), logistic)
-        * 127.5
-    )
+    scale = chosen[:, :, 1, 0].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp_()
+    half = chosen.new_tensor(127.5)
+    levels = torch.addcmul(half, half, torch.addcmul(chosen[:, :, 0, 0], scale, logistic))
     if channels == 1:
-        return on_grid(value) / 127.5
+        return levels.round_().clamp_(0, 255).sub_(half).div_(half)
     c = chosen[:, :, 2, 0].tanh()
-    r = on_grid(value[:, 0])
-    g = on_grid(torch.addcmul(value[:, 1], c[:, 0], r))
-    b = on_grid(torch.addcmul(torch.addcmul(value[:, 2], c[:, 1], r), c[:, 2], g))
-    return torch.stack((r, g, b), dim=1) / 127.5
-
-
-def on_grid(value: Tensor) -> Tensor:
-    """The nearest of the 256 levels, as level - 127.5."""
-    return (value + 127.5).round_().clamp_(0, 255).sub_(127.5)
+    r, g, b = levels.unbind(1)
+    r.round_().clamp_(0, 255).sub_(half)
+    g.addcmul_(c[:, 0], r).round_().clamp_(0, 255).sub_(half)
+    b.addcmul_(c[:, 1], r).addcmul_(c[:, 2], g).round_().clamp_(0, 255).sub_(half)
+    return levels.div_(half)

@@ -21,7 +21,8 @@ def test_side_input_joins_the_sides_in_order():
     joined = torch.cat((first, second), dim=1)
     both_signs = torch.nn.functional.elu(torch.cat((joined, -joined), dim=1))
     expected = torch.einsum("oc,bchw->bohw", weight, both_signs) + bias[:, None, None]
-    torch.testing.assert_close(side(first, second), expected)
+    hidden = torch.randn_like(first)
+    torch.testing.assert_close(side(hidden, first, second), hidden + expected)
 
 
 @pytest.mark.parametrize("conv", [DownShiftedConv2d, DownRightShiftedConv2d])
@@ -32,7 +33,7 @@ def test_block_adds_a_gated_update_then_the_class(conv, nr_sides):
     scale, shift = torch.randn(2, 2, NR_FILTERS).unbind()
     hidden = block.conv_in.conv(concat_elu(x))
     if nr_sides:
-        hidden = hidden + block.side(*sides)
+        hidden = block.side(hidden, *sides)
     update, gate = block.conv_out.conv(concat_elu(hidden)).chunk(2, dim=1)
     plain = x + update * torch.sigmoid(gate)
     torch.testing.assert_close(block(x, sides, (None, None)), plain)
