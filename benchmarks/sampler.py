@@ -36,7 +36,9 @@ def main() -> None:
             x = to_unit(images)
             noise = mixture_noise(torch.rand(batch, 13, settings.pixels, device=device), 10)
 
-            def full(draw=FullRows(net, labels, images), noise=noise):
+            draw = FullRows(net, labels, images)
+
+            def full(draw=draw, noise=noise):
                 for j in range(settings.pixels):
                     draw.pixel(0, j, noise[0][:, :, j], noise[1][:, :, j])
 

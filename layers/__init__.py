@@ -1,6 +1,6 @@
 """Blocks that know nothing of images: shifted convolutions, the gated residual block, class fusion."""
 
-from layers.activation import concat_elu, dropout
+from layers.activation import concat_elu, concat_elu_into, dropout, gated_residual
 from layers.blocks import ActivatedConv, GatedResidualBlock, SideInput
 from layers.conv import (
     DownRightShiftedConv2d,
@@ -26,7 +26,9 @@ __all__ = [
     "NoFusion",
     "SideInput",
     "concat_elu",
+    "concat_elu_into",
     "dropout",
+    "gated_residual",
     "modulate",
     "weight_normed",
 ]

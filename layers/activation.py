@@ -1,10 +1,22 @@
-"""concat_elu and dropout: the elementwise work of a block, in as few passes over memory as eager PyTorch allows."""
+"""The elementwise work of a block, in as few passes over memory and as few exponentials as eager PyTorch allows."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["concat_elu", "dropout"]
+__all__ = ["concat_elu", "concat_elu_into", "dropout", "gated_residual"]
+
+
+def concat_elu_into(out: Tensor, x: Tensor) -> None:
+    """Write concat_elu of x [B, C, ...] to ``out`` [B, 2C, ...].
+
+    elu(x) and elu(-x) share an exponential: they are max(x, e) and max(-x, e) with e = exp(-|x|) - 1.
+    """
+    positive, negative = out.chunk(2, dim=1)
+    minus = torch.neg(x)
+    e = torch.minimum(x, minus).expm1_()
+    torch.maximum(x, e, out=positive)
+    torch.maximum(minus, e, out=negative)
 
 
 class _ConcatELU(torch.autograd.Function):
@@ -12,11 +24,8 @@ class _ConcatELU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        channels = x.shape[1]
-        out = x.new_empty(x.shape[0], 2 * channels, *x.shape[2:])
-        out[:, :channels].copy_(x)
-        torch.neg(x, out=out[:, channels:])
-        F.elu_(out)
+        out = x.new_empty(x.shape[0], 2 * x.shape[1], *x.shape[2:])
+        concat_elu_into(out, x)
         ctx.save_for_backward(out)
         return out
 
@@ -34,6 +43,32 @@ def concat_elu(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # the compiler fuses the plain form
         return F.elu(torch.cat((x, -x), dim=1))
     return _ConcatELU.apply(x)
+
+
+def _add_gated(x: Tensor, update: Tensor) -> Tensor:
+    value, gate = update.chunk(2, dim=1)
+    return torch.addcmul(x, value, gate.sigmoid())
+
+
+class _GatedResidual(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, update: Tensor) -> Tensor:
+        ctx.save_for_backward(update)
+        return _add_gated(x, update)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, torch.ops.aten.glu_backward(grad, *ctx.saved_tensors, 1)
+
+
+def gated_residual(x: Tensor, update: Tensor) -> Tensor:
+    """x + a * sigmoid(b) for the halves a and b of ``update``: [B, C, ...] and [B, 2C, ...] -> [B, C, ...]."""
+    if torch.compiler.is_compiling():
+        return x + F.glu(update, dim=1)
+    if not torch.is_grad_enabled():  # a pixel at a time, the bookkeeping of a Function costs more than its work
+        return _add_gated(x, update)
+    return _GatedResidual.apply(x, update)
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:

@@ -1,10 +1,9 @@
 """The gated residual block of PixelCNN++ (Salimans et al. 2017, section 2.4)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layers.activation import concat_elu, dropout
+from layers.activation import concat_elu, dropout, gated_residual
 from layers.conv import NetworkInNetwork
 from layers.fusion import Condition, modulate
 
@@ -63,4 +62,4 @@ class GatedResidualBlock(nn.Module):
         hidden = self.conv_in(x)
         if self.side is not None:
             hidden = self.side(hidden, *sides)
-        return modulate(x + F.glu(self.conv_out(hidden), dim=1), condition)
+        return modulate(gated_residual(x, self.conv_out(hidden)), condition)

@@ -31,34 +31,25 @@ from model.pixelcnn import NR_RESOLUTIONS, PixelCNN, Stream
 
 __all__ = ["SteppingTwin"]
 
+FEW = 1024
+
 Steps = dict[type, Callable[..., nn.Module]]
 
 
 @dataclass
-class Position:
-    """Where the twin is; every stepping convolution reads it."""
-
-    row: int = 0
-    column: int = 0
-
-
-@dataclass(frozen=True)
 class Place:
-    """What a stepping convolution needs to know of where it stands."""
+    """Where a stepping convolution stands."""
 
-    position: Position
     level: int  # 0 full, 1 half, 2 quarter resolution
     batch: int
     width: int  # of the map at this level
     like: Tensor  # device and dtype of the state
+    row: int = 0
+    column: int = 0
 
-    @property
-    def row(self) -> int:
-        return self.position.row >> self.level
-
-    @property
-    def column(self) -> int:
-        return self.position.column >> self.level
+    def move(self, row: int, column: int) -> None:
+        """Go to a pixel of the image."""
+        self.row, self.column = row >> self.level, column >> self.level
 
     @property
     def signs(self) -> Tensor:
@@ -144,7 +135,11 @@ class RowSide(nn.Module):
 
 def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
     """concat_elu of pixels x [B, F] into ``out`` [B, 2, F]; ``signs`` is [[1], [-1]]."""
-    F.elu_(torch.mul(x.unsqueeze(1), signs, out=out))
+    signed = torch.mul(x.unsqueeze(1), signs, out=out)
+    if x.numel() < FEW:  # calls cost more than exponentials
+        F.elu_(signed)
+    else:
+        torch.maximum(signed, x.abs().neg_().expm1_().unsqueeze(1), out=out)
 
 
 class PixelConv(nn.Module):
@@ -302,8 +297,7 @@ class SteppingTwin:
 
     def __init__(self, net: PixelCNN, labels: Tensor, width: int, dtype: torch.dtype = torch.float32):
         like = torch.empty(0, device=labels.device, dtype=dtype)
-        self.position = Position()
-        places = [Place(self.position, level, len(labels), width >> level, like) for level in range(NR_RESOLUTIONS)]
+        self.places = places = [Place(level, len(labels), width >> level, like) for level in range(NR_RESOLUTIONS)]
         here = places[0]
         self.u_stream = stepping_stream(net.u_stream, ROWWISE, places)
         self.ul_stream = stepping_stream(net.ul_stream, PIXELWISE, places)
@@ -323,6 +317,10 @@ class SteppingTwin:
         self.above = here.zeros(2, width, inside.shape[1]).permute(0, 3, 1, 2)  # the two image rows above; zero outside
         self.drawn = here.zeros(width, self.channels)
 
+    def move(self, row: int, column: int) -> None:
+        for place in self.places:
+            place.move(row, column)
+
     def row(self, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Step through a row: ``choose(params, column)`` turns parameters [B, 10K or 3K] into the pixel [B, C] in
         [-1, 1]. Returns the row [B, C, W], which the next call overwrites."""
@@ -330,13 +328,13 @@ class SteppingTwin:
         known_left += self.left_bias + self.left_constant.unsqueeze(1)
         u = F.conv2d(self.above, *self.u_init, padding=(0, 1))
         known = as_matrix(F.conv2d(self.above[:, :, 1:], *self.init_above, padding=(0, 1)))
-        if self.position.row == 0:  # nothing is above: what the shifts move in is zero, not the bias
+        if self.places[0].row == 0:  # nothing is above: what the shifts move in is zero, not the bias
             u, known = torch.zeros_like(u), torch.zeros_like(known)
         known[:, 1:] += known_left[:, :-1]
         _, u_features = self.u_stream(u, self.u_conditions)
         left: Tensor | None = None
         for column, (ul, here) in enumerate(zip(known.unbind(1), self.drawn.unbind(1), strict=True)):
-            self.position.column = column
+            self.move(self.places[0].row, column)
             if left is not None:
                 ul = torch.addmm(ul, left, self.left_here)
             ul, _ = self.ul_stream(ul, self.ul_conditions, u_features)
@@ -345,5 +343,5 @@ class SteppingTwin:
         self.above[:, :, 0].copy_(self.above[:, :, 1])
         self.above[:, : self.channels, 1].copy_(self.drawn.transpose(1, 2))
         self.above[:, self.channels :, 1:].copy_(self.constants)
-        self.position.row += 1
+        self.move(self.places[0].row + 1, 0)
         return self.drawn.transpose(1, 2)

@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 
-from layers import DownRightShiftedConv2d, DownShiftedConv2d, GatedResidualBlock, SideInput, concat_elu
+from layers import (
+    DownRightShiftedConv2d,
+    DownShiftedConv2d,
+    GatedResidualBlock,
+    SideInput,
+    concat_elu,
+    dropout,
+    gated_residual,
+)
 
 NR_FILTERS = 4
 
@@ -52,3 +60,39 @@ def test_dropout_acts_while_training_only():
     assert not torch.equal(draws[0], draws[1])
     block.conv_out.dropout = 0.0
     assert torch.equal(block(x, [], (None, None)), still)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_activations_equal_their_definitions(dtype):
+    x = (10 * torch.randn(3, 4, 5, 5)).to(dtype)
+    x[0, 0, 0] = torch.tensor([0.0, 300.0, -300.0, math.inf, -math.inf])
+    torch.testing.assert_close(concat_elu(x), torch.nn.functional.elu(torch.cat((x, -x), dim=1)))
+    update = torch.randn(3, 8, 5, 5).to(dtype)
+    expected = x + torch.nn.functional.glu(update, dim=1)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(gated_residual(x, update.requires_grad_(grad)), expected)
+
+
+def test_gradients_of_the_activations():
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    update = torch.randn(2, 6, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(concat_elu, (x,))
+    assert torch.autograd.gradcheck(gated_residual, (x, update))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9, 1e-7, 1 - 1e-7])
+def test_dropout_keeps_the_mean_and_drops_its_share(p):
+    x = torch.ones(500, 400)
+    out = dropout(x, p, True)
+    assert (out == 0).double().mean() == pytest.approx(p, abs=6 * (p * (1 - p) / x.numel()) ** 0.5 + 1e-4)
+    kept = out[out > 0]
+    assert len(kept.unique()) <= 1 and (p > 0.99 or kept[0] == pytest.approx(1 / (1 - p), rel=1e-3))
+    assert dropout(x, p, False) is x
+    columns = (out == 0).double()
+    if 0.05 < p < 0.95:  # neighbours are dropped independently
+        assert abs(torch.corrcoef(torch.stack((columns[:, :-1].flatten(), columns[:, 1:].flatten())))[0, 1]) < 0.015
+    torch.manual_seed(0)
+    first = dropout(x, 0.5, True)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x, 0.5, True), first)
