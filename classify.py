@@ -20,6 +20,7 @@ from data import load_split
 from model import load_checkpoint
 from training.cli import UserError, parse_settings, pick_device, run_script
 from training.pictures import check_writable, confusion_picture, printable
+from training.precision import Precision
 from training.predictions import (
     class_prior,
     images_of_paths,
@@ -29,6 +30,7 @@ from training.predictions import (
     scores,
     write_csv,
 )
+from training.scoring import Scorer
 
 
 @dataclass
@@ -44,7 +46,9 @@ class ClassifySettings:
         data_dir: with --dataset: where its files are; none means datasets/NAME.
         prior: p(class), a positive number for each class, as in --prior 0.1 0.2 0.3 0.4; scaled to sum to 1.
             Uniform by default.
-        batch_size: images at a time, at least 1; auto is 256 divided by the number of classes.
+        batch_size: images at a time, at least 1; auto is what suits the device. Halved when memory runs out.
+        precision: of the network: fp32, bf16, fp16 (CUDA only), or auto: bf16 where the device has it natively, fp16
+            on older GPUs, else fp32. The likelihood is fp32.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
 
@@ -56,6 +60,7 @@ class ClassifySettings:
     data_dir: str | None = None
     prior: list[float] | None = None
     batch_size: PositiveInt | Literal["auto"] = "auto"
+    precision: Precision = "auto"
     device: str = "auto"
 
 
@@ -83,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         images = images_of_split(split, net)
 
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
-    predicting = predict(net, images, prior, batch_size)
+    predicting = predict(Scorer(net, settings.precision, batch_size), images, prior)
     predictions = list(tqdm(predicting, "labelling", len(images.names), unit="image", disable=None))
     write_csv(settings.out, predictions, net.class_names)
 

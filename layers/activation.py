@@ -24,7 +24,10 @@ class _ConcatELU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        out = x.new_empty(x.shape[0], 2 * x.shape[1], *x.shape[2:])
+        last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        shape = (x.shape[0], 2 * x.shape[1], *x.shape[2:])
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
         concat_elu_into(out, x)
         ctx.save_for_backward(out)
         return out

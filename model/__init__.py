@@ -1,6 +1,6 @@
 """The network of p(image | class), its likelihood, its sampler, the Bayes classifier and checkpoints."""
 
-from model.bayes import class_log_likelihoods, log_likelihood, posterior
+from model.bayes import class_log_likelihoods, fold_weight_norm, log_likelihood, posterior
 from model.checkpoint import (
     CheckpointError,
     load_any_checkpoint,
@@ -19,6 +19,7 @@ __all__ = [
     "PixelCNN",
     "class_log_likelihoods",
     "data_dependent_init",
+    "fold_weight_norm",
     "image_generators",
     "load_any_checkpoint",
     "load_checkpoint",

@@ -2,11 +2,24 @@
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from model.mixture import mixture_log_prob, to_unit
 from model.pixelcnn import PixelCNN
 
-__all__ = ["class_log_likelihoods", "log_likelihood", "posterior"]
+__all__ = ["class_log_likelihoods", "fold_weight_norm", "log_likelihood", "posterior"]
+
+
+@torch.no_grad()
+def fold_weight_norm(net: PixelCNN) -> PixelCNN:
+    """A copy in eval mode with plain weights: g v / ||v|| is computed once and not at every call."""
+    with torch.device("meta"):
+        copy = PixelCNN(**net.settings)  # not a deepcopy, which would share the parametrised classes
+    copy.load_state_dict({name: value.clone() for name, value in net.state_dict().items()}, assign=True)
+    for module in list(copy.modules()):
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    return copy.requires_grad_(False).eval()
 
 
 def log_likelihood(net: PixelCNN, images: Tensor, labels: Tensor) -> Tensor:

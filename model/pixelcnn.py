@@ -153,7 +153,10 @@ class PixelCNN(nn.Module):
         constant = x.new_ones(x.shape[0], 1)
         if self.early:
             constant = torch.cat((constant, F.one_hot(labels, self.num_classes).to(x.dtype)), dim=1)
-        return torch.cat((x, constant[:, :, None, None].expand(-1, -1, *x.shape[2:])), dim=1)
+        joined = torch.cat((x, constant[:, :, None, None].expand(-1, -1, *x.shape[2:])), dim=1)
+        if x.is_cuda and torch.is_autocast_enabled("cuda"):  # tensor cores read 16-bit maps channels last
+            joined = joined.contiguous(memory_format=torch.channels_last)
+        return joined
 
     def conditions(self, labels: Tensor, dtype: torch.dtype) -> tuple[list[Condition], list[Condition]]:
         """What each block of the u stream and of the ul stream hears of the class, each [B, F, 1, 1]."""

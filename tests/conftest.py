@@ -5,6 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("timeless", deadline=None)  # machines are slow at times
+settings.load_profile("timeless")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -46,7 +46,7 @@ def rows(path):
 
 def test_every_cell_is_what_the_network_says(checkpoint, photos, tmp_path, capsys):
     out = tmp_path / "out.csv"
-    assert classify.main(["--checkpoint", str(checkpoint), str(photos), "--out", str(out)]) == 0
+    assert classify.main(["--checkpoint", str(checkpoint), str(photos), "--out", str(out), "--precision", "fp32"]) == 0
     net = load_checkpoint(checkpoint)
     table = rows(out)
     assert [row["path"] for row in table] == [str(path) for path in sorted(photos.rglob("*.png"))]

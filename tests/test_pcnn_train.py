@@ -9,7 +9,9 @@ from PIL import Image
 
 from model import PixelCNN, load_checkpoint, save_checkpoint
 
-TINY = "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 128 --dropout 0".split()
+TINY = (
+    "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 128 --dropout 0 --precision fp32"
+).split()
 
 
 @pytest.fixture(scope="module")
@@ -227,3 +229,17 @@ def test_cpen455_trains_a_step(cpen455, tmp_path):
     ]
     assert pcnn_train.main([*flags.split(), *more]) == 0
     assert load_checkpoint(tmp_path / "r" / "best.pt").class_names == ("burger", "panda", "koala", "pizza")
+
+
+def test_bf16_learns_as_fp32_does(tmp_path):
+    import pcnn_train
+
+    curves = {}
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        flags = [*TINY, "--max_epochs", "2", "--sampling_interval", "0", "--precision", precision]
+        assert pcnn_train.main([*flags, "--run_dir", str(folder)]) == 0
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        curves[precision] = [json.loads(line)["train_bpd"] for line in lines]
+    assert curves["bf16"] != curves["fp32"]
+    assert curves["bf16"] == pytest.approx(curves["fp32"], rel=0.01)

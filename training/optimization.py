@@ -28,7 +28,7 @@ def lr_factor(settings: TrainSettings, total_steps: int) -> Callable[[int], floa
 def make_optimizer(net: nn.Module, settings: TrainSettings, total_steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
     """Adam with the betas of PixelCNN++ (0.95, 0.9995) and its schedule, which counts steps, not epochs."""
     optimizer = torch.optim.AdamW(
-        net.parameters(), lr=settings.lr, betas=(0.95, 0.9995), weight_decay=settings.weight_decay
+        net.parameters(), lr=settings.lr, betas=(0.95, 0.9995), weight_decay=settings.weight_decay, fused=True
     )
     return optimizer, LambdaLR(optimizer, lr_factor(settings, total_steps))
 

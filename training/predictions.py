@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from data import DataError, ImageSet, find_images, read_image
-from model import PixelCNN, class_log_likelihoods, posterior
+from model import PixelCNN, posterior
 from training.cli import UserError
 from training.evaluation import bits_per_dim
 from training.pictures import printable, replacing
+from training.scoring import Scorer
 
 __all__ = [
     "Images",
@@ -134,17 +136,13 @@ def describe(class_names: Sequence[str], channels: int) -> str:
     return f"{channels} channel{'s' if channels > 1 else ''} and {len(class_names)} classes ({', '.join(shown)})"
 
 
-def predict(
-    net: PixelCNN, images: Images, prior: Tensor | None = None, batch_size: int | None = None
-) -> Iterator[Prediction]:
+def predict(scorer: Scorer, images: Images, prior: Tensor | None = None) -> Iterator[Prediction]:
     """Label the images, one prediction each, in order; a file that cannot be read is a prediction with an error.
 
-    Args:
-        net: the network, in eval mode.
-        prior: p(class) [num_classes], uniform if None.
-        batch_size: images at a time; by default the network sees about 256 maps (images x classes) at a time.
+    While a batch is scored the next one is read. ``prior`` is p(class) [num_classes], uniform if None.
     """
-    batch_size = batch_size or max(1, 256 // net.num_classes)
+    size = scorer.batch_size
+    batches = [range(start, min(start + size, len(images.names))) for start in range(0, len(images.names), size)]
 
     def read(i: int) -> Tensor | DataError:
         try:
@@ -153,11 +151,12 @@ def predict(
             return error
 
     with ThreadPoolExecutor(max_workers=4) as pool:  # decoding releases the interpreter's lock
-        for start in range(0, len(images.names), batch_size):
-            numbers = range(start, min(start + batch_size, len(images.names)))
-            results = list(pool.map(read, numbers))
+        reading = pool.map(read, batches[0] if batches else ())
+        for numbers, following in pairwise([*batches, range(0)]):
+            results = list(reading)
+            reading = pool.map(read, following)
             readable = [result for result in results if isinstance(result, Tensor)]
-            labelled = label_batch(net, torch.stack(readable), prior) if readable else iter(())
+            labelled = label_batch(scorer, torch.stack(readable), prior) if readable else iter(())
             for i, result in zip(numbers, results, strict=True):
                 known = {"name": images.names[i], "truth": images.truth[i]}
                 if isinstance(result, DataError):
@@ -166,9 +165,9 @@ def predict(
                     yield Prediction(**known, **next(labelled))
 
 
-def label_batch(net: PixelCNN, images: Tensor, prior: Tensor | None) -> Iterator[dict]:
+def label_batch(scorer: Scorer, images: Tensor, prior: Tensor | None) -> Iterator[dict]:
     """uint8 [B, C, H, W] -> the fields of a Prediction that the network decides, for each image."""
-    log_likelihoods = class_log_likelihoods(net, images).cpu().double()
+    log_likelihoods = scorer(images).double()
     confidences, labels = posterior(log_likelihoods, prior).max(dim=1)
     for nats, label, confidence in zip(log_likelihoods.tolist(), labels.tolist(), confidences.tolist(), strict=True):
         yield {

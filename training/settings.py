@@ -6,6 +6,7 @@ from typing import Literal
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 
 from training.cli import Fraction
+from training.precision import Precision
 
 __all__ = ["TrainSettings"]
 
@@ -42,7 +43,10 @@ class TrainSettings:
         weight_decay: decoupled (AdamW), at least 0.
         ema: decay of the moving average of the weights that is evaluated, sampled from and shipped; 0 is none.
         augment: none, or flip (mirror half of the images).
-        precision: fp32, or bf16 (the network under autocast; likelihood and weights stay fp32).
+        precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
+            it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
+        compile: whether to compile the training step with torch.compile; none means on CUDA only. The first steps
+            then take a minute or so.
         seed: of the weights, the order of the images, dropout and the samples, at least 0.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         eval_interval: epochs between evaluations of all validation images, at least 1.
@@ -75,7 +79,8 @@ class TrainSettings:
     weight_decay: NonNegativeFloat = 0.0
     ema: Fraction = 0.9995
     augment: Literal["none", "flip"] = "none"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
+    compile: bool | None = None
     seed: NonNegativeInt = 1
     device: str = "auto"
     eval_interval: PositiveInt = 1

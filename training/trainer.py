@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,9 +14,10 @@ from data import DATASETS, ImageSet, load_split
 from model import PixelCNN, data_dependent_init, image_generators, load_any_checkpoint, log_likelihood, sample
 from model import save_checkpoint as write_checkpoint
 from training.cli import UserError, pick_device
-from training.evaluation import Evaluation, autocast, bits_per_dim, evaluate
+from training.evaluation import Evaluation, bits_per_dim, evaluate
 from training.optimization import make_optimizer, moving_average
 from training.pictures import labelled_grid
+from training.precision import autocast, pick_precision
 from training.run_folder import RunFolder
 from training.settings import TrainSettings
 
@@ -51,6 +53,7 @@ class Trainer:
     def __init__(self, settings: TrainSettings):
         self.settings = settings
         self.device = pick_device(settings.device)
+        self.precision = pick_precision(settings.precision, self.device)
         torch.manual_seed(settings.seed)
         self.order = torch.Generator().manual_seed(settings.seed)  # of the images and their flips
         self.train_split = self._load("train")
@@ -71,6 +74,13 @@ class Trainer:
         self.steps_per_epoch = len(self.labels) // self.batch_size
         total_steps = self.steps_per_epoch * settings.max_epochs
         self.optimizer, self.scheduler = make_optimizer(self.net, settings, total_steps)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.log_likelihood = partial(log_likelihood, self.net)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all batches have one shape
+        if settings.compile or (settings.compile is None and self.device.type == "cuda"):
+            torch._dynamo.config.suppress_errors = True  # what cannot be compiled here runs as it is
+            self.log_likelihood = torch.compile(self.log_likelihood)
         self.step = 0
         self.best: tuple[float, float] | None = None  # (accuracy, -bpd)
         self.folder = RunFolder(settings)
@@ -101,7 +111,7 @@ class Trainer:
             last = epoch == settings.max_epochs
             evaluation = None
             if last or epoch % settings.eval_interval == 0:
-                evaluation = evaluate(self.averaged, self.validation, settings.precision)
+                evaluation = evaluate(self.averaged, self.validation, self.precision)
                 report |= {"val_bpd": evaluation.bpd, "accuracy": evaluation.accuracy}
             self.folder.report(**report)
             tqdm.write(summary(report, settings.max_epochs))
@@ -130,23 +140,25 @@ class Trainer:
         """One pass over the training images; returns the mean bits/dim over its steps."""
         self.net.train()
         total = torch.zeros((), device=self.device)
+        running = Readout(self.device)
         title = f"epoch {epoch}/{self.settings.max_epochs}"
         with tqdm(total=self.steps_per_epoch, desc=title, unit="step", leave=False, disable=None) as bar:
             for count, (images, labels) in enumerate(self.batches(), 1):
                 total += self.train_step(images, labels)
                 bar.update()
-                if count % 20 == 0:  # reading the loss waits for the device, so not at every step
-                    bar.set_postfix(bpd=f"{total.item() / count:.3f}", refresh=False)
+                if (mean := running.read(total, count)) is not None:
+                    bar.set_postfix(bpd=f"{mean:.3f}", refresh=False)
         return total.item() / self.steps_per_epoch
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step of Adam on the mean bits/dim of a batch, which is returned."""
-        with autocast(self.settings.precision, self.device):
-            log_p = log_likelihood(self.net, images, labels)
+        with autocast(self.precision, self.device):
+            log_p = self.log_likelihood(images, labels)
         loss = bits_per_dim(-log_p.mean(), tuple(images.shape[1:]))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.scheduler.step()
         if self.ema is not None:
             self.ema.update_parameters(self.net)
@@ -180,11 +192,35 @@ class Trainer:
         per_class = max(1, self.settings.sample_batch_size // classes)
         labels = torch.arange(classes).repeat_interleave(per_class)
         net = self.averaged.eval()
-        with autocast(self.settings.precision, self.device):
+        with autocast(self.precision, self.device):
             generators = image_generators(self.settings.seed, 0, len(labels))
             images = sample(net, labels, self.image_size, generators, progress=True)
         path = self.folder.samples / f"epoch_{epoch:04d}.png"
         labelled_grid(images.cpu(), labels, self.train_split.class_names, path)
+
+
+class Readout:
+    """The mean of a sum that grows on the device, read now and then without waiting for the device."""
+
+    EVERY = 20  # steps
+
+    def __init__(self, device: torch.device):
+        cuda = device.type == "cuda"
+        self.copy = torch.empty((), pin_memory=cuda)
+        self.copied = torch.cuda.Event() if cuda else None
+        self.count = 0  # steps in the copy, 0 when none is on its way
+
+    def read(self, total: Tensor, count: int) -> float | None:
+        """The mean of some steps ago, once, when it has arrived."""
+        if not self.count and count % self.EVERY == 0:
+            self.copy.copy_(total, non_blocking=True)
+            self.count = count
+            if self.copied:
+                self.copied.record()
+        if not self.count or (self.copied and not self.copied.query()):
+            return None
+        mean, self.count = self.copy.item() / self.count, 0
+        return mean
 
 
 def summary(report: dict, max_epochs: int) -> str:

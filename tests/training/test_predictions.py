@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import DataError
 from model import PixelCNN
 from training.cli import UserError
 from training.predictions import Images, Prediction, class_prior, join_list, predict, scores, true_label, write_csv
+from training.scoring import Scorer
 
 
 def test_lists_are_joined_as_far_as_they_belong():
@@ -40,6 +41,7 @@ def test_the_innermost_folder_named_after_a_class_is_the_truth():
     assert true_label(Path("cat/1.png"), Path("cat"), ["dog", "cat"]) == -1  # the folder that was given is no class
 
 
+@settings(max_examples=25)
 @given(st.lists(st.booleans(), max_size=9), st.integers(1, 4))
 def test_every_image_has_its_own_row_whatever_is_broken(broken, batch_size):
     torch.manual_seed(0)
@@ -52,14 +54,14 @@ def test_every_image_has_its_own_row_whatever_is_broken(broken, batch_size):
         return pixels[i]
 
     images = Images([str(i) for i in range(len(broken))], [i % 2 for i in range(len(broken))], read)
-    rows = list(predict(net, images, batch_size=batch_size))
+    rows = list(predict(Scorer(net, "fp32", batch_size), images))
     assert [row.name for row in rows] == [str(i) for i in range(len(broken))]
     for i, row in enumerate(rows):
         assert row.truth == i % 2
         if broken[i]:
             assert row.error == f"no {i}" and row.label == -1
         else:
-            alone = next(iter(predict(net, Images(["x"], [-1], lambda _, i=i: pixels[i]))))
+            alone = next(iter(predict(Scorer(net, "fp32"), Images(["x"], [-1], lambda _, i=i: pixels[i]))))
             assert row.log_likelihoods == pytest.approx(alone.log_likelihoods, rel=1e-5) and not row.error
 
 

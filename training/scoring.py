@@ -1,0 +1,61 @@
+"""log p(image | class) of many images: weights folded once, all classes together, in batches that fit in memory."""
+
+import torch
+from torch import Tensor
+
+from model import PixelCNN, class_log_likelihoods, fold_weight_norm
+from training.cli import UserError
+from training.precision import Precision, autocast, pick_precision
+
+__all__ = ["Scorer"]
+
+# feature maps (images x classes) at a time: a CPU's caches want few, a GPU's cores many
+MAPS = {"cpu": 32, "cuda": 1024}
+
+
+class Scorer:
+    """Scores images under every class of a network as it is now: later training steps are not seen.
+
+    Args:
+        net: the network, whose mode does not matter (dropout is off).
+        precision: of the network; the likelihood is fp32.
+        batch_size: images at a time, None for what suits the device; halved, for good, when memory runs out.
+    """
+
+    def __init__(self, net: PixelCNN, precision: Precision = "auto", batch_size: int | None = None):
+        self.device = next(net.parameters()).device
+        self.net = fold_weight_norm(net)
+        self.precision = pick_precision(precision, self.device)
+        self.batch_size = batch_size or max(1, MAPS.get(self.device.type, 32) // net.num_classes)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [N, C, H, W] -> nats float32 [N, num_classes], on the CPU.
+
+        Raises UserError where not even one image fits.
+        """
+        scores = [torch.empty(0, self.net.num_classes)]
+        start = 0
+        while start < len(images):
+            batch = images[start : start + self.batch_size]
+            try:
+                with autocast(self.precision, self.device):
+                    scores.append(class_log_likelihoods(self.net, batch).cpu())
+                start += len(batch)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise UserError(
+                        f"not one image of {images.shape[2]}x{images.shape[3]} fits in the memory of {self.device}; "
+                        "free some, or use --device cpu"
+                    ) from None
+                self.batch_size = len(batch) // 2
+                error.__traceback__ = None  # its frames hold the maps that filled the memory
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+        return torch.cat(scores)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch raised ``error`` for want of memory: it has a class of its own on GPUs only."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
