@@ -1,10 +1,10 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both set up .venv first, once.
+# Two commands for a newcomer: `make demo` and `make test`; `make bench` measures speed. All set up .venv first, once.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
@@ -30,6 +30,11 @@ test: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pytest
+
+bench: $(VENV)/.installed
+	$(RUN) -m benchmarks.sampler
+	$(RUN) -m benchmarks.classifier
+	$(RUN) -m benchmarks.train_step
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check --fix .

@@ -2,6 +2,9 @@
 
 Writes PNG files <class>_0001.png, ... into the folder --out, ready for FID, and beside it a picture of the first
 ones of each class, <out>_grid.png. An image depends on --seed, its class and its number alone.
+
+With --complete IMAGE... each image keeps its top --keep_rows rows and the rest is drawn, --per_class times for each
+class: <image>_<class>_0001.png, ...; the picture shows the image, the rows kept, and completions.
 """
 
 import os
@@ -11,8 +14,10 @@ from pathlib import Path
 
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
+from torch import Tensor
 
-from model import load_checkpoint
+from data import read_image
+from model import PixelCNN, load_checkpoint
 from training.cli import UserError, parse_settings, pick_device, run_script
 from training.pictures import (
     MAX_PER_CLASS,
@@ -43,7 +48,9 @@ class GenerateSettings:
         classes: names of the classes to draw, as in --classes pizza koala; all by default.
         seed: of the randomness, 0 to 2^32 - 1; the same seed gives the same images.
         temperature: above 0; 1 draws from the model, less gives likelier and less varied images.
-        batch_size: images drawn together, at least 1.
+        batch_size: images drawn together, at least 1; halved when memory runs out.
+        complete: image files to complete, as in --complete a.png b.jpg.
+        keep_rows: with --complete: rows to keep, from 1 to below the height of the network's images; half by default.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         overwrite: write to a folder that holds files, and remove the images of an earlier run of generate.py from
             it; other files stay.
@@ -55,13 +62,17 @@ class GenerateSettings:
     classes: list[str] | None = None
     seed: Seed = 0
     temperature: PositiveFloat = 1.0
-    batch_size: PositiveInt = 16
+    batch_size: PositiveInt = 64
+    complete: list[str] | None = None
+    keep_rows: PositiveInt | None = None
     device: str = "auto"
     overwrite: bool = False
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = join_list(sys.argv[1:] if argv is None else argv, "--classes", lambda name: name[:1] not in ("-", "["))
+    argv = sys.argv[1:] if argv is None else argv
+    for flag in ("--classes", "--complete"):
+        argv = join_list(argv, flag, lambda name: name[:1] not in ("-", "["))
     settings = parse_settings(GenerateSettings, __doc__, argv)
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint, device)
@@ -71,24 +82,60 @@ def main(argv: list[str] | None = None) -> int:
         known = ", ".join(map(printable, net.class_names))
         raise UserError(f"--classes {printable(unknown[0])}: the checkpoint has no such class; it has {known}")
     classes = [net.class_names.index(name) for name in dict.fromkeys(names)]
+    starts = images_to_complete(settings, net)
     folder = Path(os.path.abspath(settings.out))  # so that even "." has a name
     grid = folder.with_name(f"{folder.name}_grid.png")
     stems = file_stems(net.class_names)
     check_writable(grid)
-    prepare_folder(folder, stems, settings.overwrite)
+    prepare_folder(folder, [start.prefix + stem for start in starts for stem in stems], settings.overwrite)
 
-    shown, labels = [], []
-    for label, number, image in draw_images(
-        net, classes, settings.per_class, settings.seed, settings.temperature, settings.batch_size
-    ):
-        write_png(image, folder / f"{stems[label]}_{number + 1:04d}.png")
-        if number < GRID_COLUMNS:
-            shown.append(image)
-            labels.append(label)
-    labelled_grid(torch.stack(shown), torch.tensor(labels), net.class_names, grid, GRID_COLUMNS)
-    print(f"{settings.per_class} images of each of {len(classes)} classes: {printable(folder)}")
+    shown, rows, row_names = [], [], []
+    for start in starts:
+        first_row = len(row_names)
+        row_names += [start.prefix + net.class_names[label] for label in classes]
+        for row in range(first_row, len(row_names)):
+            shown += start.shown
+            rows += [row] * len(start.shown)
+        for label, number, image in draw_images(
+            net, classes, settings.per_class, settings.seed, settings.temperature, settings.batch_size, start.keep
+        ):
+            write_png(image, folder / f"{start.prefix}{stems[label]}_{number + 1:04d}.png")
+            if number < GRID_COLUMNS:
+                shown.append(image)
+                rows.append(first_row + classes.index(label))
+    labelled_grid(torch.stack(shown), torch.tensor(rows), row_names, grid, GRID_COLUMNS + len(starts[0].shown))
+    completed = f", for each of {len(starts)} images completed" if settings.complete else ""
+    print(f"{settings.per_class} images of each of {len(classes)} classes{completed}: {printable(folder)}")
     print(f"a picture of them: {printable(grid)}")
     return 0
+
+
+@dataclass
+class Start:
+    """What images are drawn from: nothing, or the top rows of an image that is completed."""
+
+    prefix: str = ""  # of the files' names
+    keep: Tensor | None = None  # uint8 [C, rows, W]
+    shown: tuple[Tensor, ...] = ()  # in the grid before what is drawn: the image, and the rows kept, uint8 [C, H, W]
+
+
+def images_to_complete(settings: GenerateSettings, net: PixelCNN) -> list[Start]:
+    """The images of --complete, or one empty start without it. Raises UserError, DataError."""
+    height = net.image_size[0]
+    rows = settings.keep_rows or height // 2
+    if settings.complete is None:
+        if settings.keep_rows:
+            raise UserError("--keep_rows goes with --complete IMAGE...")
+        return [Start()]
+    if rows >= height:
+        raise UserError(f"--keep_rows {rows}: the network's images have {height} rows; keep 1 to {height - 1}")
+    originals = [read_image(file, net.image_channels, net.image_size) for file in settings.complete]
+    starts = []
+    for stem, original in zip(file_stems([Path(file).stem for file in settings.complete]), originals, strict=True):
+        blanked = original.clone()
+        blanked[:, rows:] = 128
+        starts.append(Start(f"{stem}_", original[:, :rows], (original, blanked)))
+    return starts
 
 
 if __name__ == "__main__":

@@ -73,3 +73,54 @@ def test_a_mistake_gets_one_line(checkpoint, tmp_path, capsys, flags, word):
     lines = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and word in lines[0]
     assert not (tmp_path / "s").exists()
+
+
+def test_completions_keep_the_rows_exactly(checkpoint, tmp_path):
+    pixels = torch.randint(0, 256, (8, 8), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "my photo.png")
+    Image.fromarray(255 - pixels.numpy()).save(tmp_path / "other.png")
+    flags = ["--complete", str(tmp_path / "my photo.png"), str(tmp_path / "other.png"), "--keep_rows", "3"]
+    images = drawn(checkpoint, tmp_path / "s", *flags, "--per_class", "2", "--classes", "owl", "dog")
+    expected = [
+        f"{file}_{name}_000{i}.png" for file in ("my_photo", "other") for name in ("dog", "owl") for i in (1, 2)
+    ]
+    assert list(images) == expected
+    for name, image in images.items():
+        top = pixels if name.startswith("my") else 255 - pixels
+        assert torch.equal(image[0, :3], top[:3]) and not torch.equal(image[0, 3:], top[3:])
+    with Image.open(tmp_path / "s_grid.png") as grid:  # four rows; the image, its kept rows, two completions
+        assert grid.height == 4 * 100 + 4 and grid.width >= 4 * 100 + 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ("--complete nowhere.png", "nowhere.png"),
+        ("--complete PHOTO --keep_rows 8", "1 to 7"),
+        ("--keep_rows 3", "--complete"),
+        ("--complete CKPT", "not a readable image"),
+    ],
+)
+def test_a_mistaken_completion_gets_one_line(checkpoint, tmp_path, capsys, flags, word):
+    photo = tmp_path / "photo.png"
+    Image.new("L", (8, 8)).save(photo)
+    test_a_mistake_gets_one_line(
+        checkpoint, tmp_path, capsys, flags.replace("PHOTO", str(photo)).replace("CKPT", str(checkpoint)), word
+    )
+
+
+def test_batches_halve_when_memory_runs_out(checkpoint, tmp_path, monkeypatch):
+    import training.pictures
+
+    sizes, real = [], training.pictures.sample
+
+    def limited(net, labels, *arguments, **more):
+        sizes.append(len(labels))
+        if len(labels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(net, labels, *arguments, **more)
+
+    whole = drawn(checkpoint, tmp_path / "1", "--per_class", "2")
+    monkeypatch.setattr(training.pictures, "sample", limited)
+    parts = drawn(checkpoint, tmp_path / "2", "--per_class", "2")
+    assert sizes == [6, 3, 1, 1, 1, 1, 1, 1] and all(torch.equal(parts[name], whole[name]) for name in whole)

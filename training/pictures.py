@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from model import PixelCNN, image_generators, sample
 from training.cli import UserError
+from training.scoring import forget_failed_batch, out_of_memory
 
 __all__ = [
     "MAX_PER_CLASS",
@@ -101,24 +102,41 @@ def draw_images(
     per_class: int,
     seed: int = 0,
     temperature: float = 1.0,
-    batch_size: int = 16,
+    batch_size: int = 64,
+    keep: Tensor | None = None,
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Draw ``per_class`` images (at most MAX_PER_CLASS) of each class: (class, number from 0, uint8 [C, H, W]) in turn.
 
     The randomness of an image depends on ``seed``, its class and its number within the class alone: not on the
-    other classes, ``per_class`` or ``batch_size``.
+    other classes, ``per_class`` or ``batch_size``, which is halved when memory runs out. ``keep`` uint8 [C, rows, W]
+    are top rows that every image has; the rest is drawn. Raises UserError where not one image fits in memory.
     """
     wanted = [(label, number) for label in classes for number in range(per_class)]
     with tqdm(total=len(wanted), desc="drawing", unit="image", disable=None) as bar:
-        for start in range(0, len(wanted), batch_size):
-            batch = wanted[start : start + batch_size]
+        while wanted:
+            batch = wanted[:batch_size]
             generators = [image_generators(seed, label * MAX_PER_CLASS + number, 1)[0] for label, number in batch]
-            labels = torch.tensor([label for label, _ in batch])
-            images = sample(
-                net, labels, net.image_size, generator=generators, temperature=temperature, progress=not bar.disable
-            )
-            for (label, number), image in zip(batch, images.cpu(), strict=True):
+            try:
+                images = sample(
+                    net,
+                    torch.tensor([label for label, _ in batch]),
+                    net.image_size,
+                    generators,
+                    temperature=temperature,
+                    keep=None if keep is None else keep.expand(len(batch), -1, -1, -1),
+                    progress=not bar.disable,
+                ).cpu()
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise UserError("not one image fits in memory; free some, or use --device cpu") from None
+                batch_size = len(batch) // 2
+                forget_failed_batch(error)
+                continue
+            for (label, number), image in zip(batch, images, strict=True):
                 yield label, number, image
+            wanted = wanted[len(batch) :]
             bar.update(len(batch))
 
 

@@ -7,7 +7,7 @@ from model import PixelCNN, class_log_likelihoods, fold_weight_norm
 from training.cli import UserError
 from training.precision import Precision, autocast, pick_precision
 
-__all__ = ["Scorer"]
+__all__ = ["Scorer", "forget_failed_batch", "out_of_memory"]
 
 # feature maps (images x classes) at a time: a CPU's caches want few, a GPU's cores many
 MAPS = {"cpu": 32, "cuda": 1024}
@@ -50,10 +50,15 @@ class Scorer:
                         "free some, or use --device cpu"
                     ) from None
                 self.batch_size = len(batch) // 2
-                error.__traceback__ = None  # its frames hold the maps that filled the memory
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                forget_failed_batch(error)
         return torch.cat(scores)
+
+
+def forget_failed_batch(error: RuntimeError) -> None:
+    """Give back what a batch that did not fit still holds."""
+    error.__traceback__ = None  # its frames hold the maps that filled the memory
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -1,0 +1,1 @@
+"""Programs that measure ratios, one a claim: python -m benchmarks.sampler, classifier, train_step."""
