@@ -119,7 +119,7 @@ def main() -> None:
         faster = medians["plain fp32"] / seconds
         rows.append((name, f"{seconds * 1000:.0f}", f"{faster:.2f}x", f"{gflop / seconds:.0f}"))
         rows[-1] += (f"{gflop / seconds / peak:.0%}",)
-    print(f"a training step of {settings.batch} images of 32x32 at (2, 80, 10); {describe(device)}")
+    print(f"a training step of {settings.batch} gray images of 32x32 at (2, 80, 10); {describe(device)}")
     print_table(("", "ms", "faster", "GFLOP/s", "of peak"), rows)
 
 
