@@ -42,7 +42,12 @@ class _ConcatELU(torch.autograd.Function):
 
 
 def concat_elu(x: Tensor) -> Tensor:
-    """elu(x) and elu(-x) side by side: [B, C, ...] -> [B, 2C, ...] (Salimans et al. 2017, appendix)."""
+    """elu(x) and elu(-x) side by side: [B, C, ...] -> [B, 2C, ...] (Salimans et al. 2017, appendix).
+
+    Under autocast it comes out in the type of the convolution that follows.
+    """
+    if torch.is_autocast_enabled(x.device.type) and x.dtype == torch.float32:
+        x = x.to(torch.get_autocast_dtype(x.device.type))
     if torch.compiler.is_compiling():  # the compiler fuses the plain form
         return F.elu(torch.cat((x, -x), dim=1))
     return _ConcatELU.apply(x)
