@@ -70,7 +70,8 @@ def test_zero_to_itself_and_more_with_noise_as_pytorch_fid_says(hub, digits, tmp
     little, much = (fid.score(noisy(digits.images, deviation)) for deviation in (10, 40))
     assert abs(itself) < 1e-3 < 0.01 < little < much / 2
     assert "warning" not in capsys.readouterr().err  # 70 images are enough for 64 dimensions
-    paths = [str(write_folder(noisy(digits.images, 40), tmp_path / "drawn")), str(folder)]
+    (cached,) = (hub / "fid_statistics").iterdir()
+    paths = [str(write_folder(noisy(digits.images, 40), tmp_path / "drawn")), str(cached)]
     assert much == pytest.approx(calculate_fid_given_paths(paths, 35, "cpu", 64, num_workers=0), rel=1e-4)
 
 
@@ -334,11 +335,12 @@ def test_references_by_name(own_folder, tmp_path):
         parse_reference("digits:test", (8, 8), None)
 
 
-def test_cpen455_test_is_its_folder_as_published(cpen455, tmp_path):
-    assert split_reference("cpen455", "test", 32, str(cpen455)) == cpen455 / "test"
+def test_cpen455_test_is_its_folder_as_published(tmp_path):
     (tmp_path / "test.csv").write_text("test/1.jpg,-1")
     with pytest.raises(DataError, match="put the test images there"):
         split_reference("cpen455", "test", 32, str(tmp_path))
+    (tmp_path / "test").mkdir()
+    assert split_reference("cpen455", "test", 32, str(tmp_path)) == tmp_path / "test"
 
 
 def test_configurations():
