@@ -1,7 +1,8 @@
 """Draw images of chosen classes: python generate.py --checkpoint CKPT --per_class 25 --out samples.
 
 Writes PNG files <class>_0001.png, ... into the folder --out, ready for FID, and beside it a picture of the first
-ones of each class, <out>_grid.png. An image depends on --seed, its class and its number alone.
+ones of each class, <out>_grid.png. An image depends on --seed, its class and its number alone. --fid REFERENCE also
+prints their Fréchet Inception distance to REFERENCE; where that fails, the images are there and the exit status is 1.
 
 With --complete IMAGE... each image keeps its top --keep_rows rows and the rest is drawn, --per_class times for each
 class: <image>_<class>_0001.png, ...; the picture shows the image, the rows kept, and completions.
@@ -11,6 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
@@ -19,6 +21,8 @@ from torch import Tensor
 from data import read_image
 from model import PixelCNN, load_checkpoint
 from training.cli import UserError, parse_settings, pick_device, run_script
+from training.fid import FID, SafeFID
+from training.fid_reference import parse_reference
 from training.pictures import (
     MAX_PER_CLASS,
     check_writable,
@@ -54,6 +58,11 @@ class GenerateSettings:
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         overwrite: write to a folder that holds files, and remove the images of an earlier run of generate.py from
             it; other files stay.
+        fid: measure FID against this folder of images, or DATASET:SPLIT such as cpen455:test.
+        data_dir: where the files of --fid DATASET:SPLIT are; none means datasets/DATASET.
+        fid_dims: features of the Inception network, 64, 192, 768 or 2048; numbers of different dims do not compare.
+        fid_weights: a copy of pytorch-fid's Inception weights; none means the file in torch's cache, downloaded if
+            it is missing.
     """
 
     checkpoint: str
@@ -67,6 +76,10 @@ class GenerateSettings:
     keep_rows: PositiveInt | None = None
     device: str = "auto"
     overwrite: bool = False
+    fid: str | None = None
+    data_dir: str | None = None
+    fid_dims: Literal[64, 192, 768, 2048] = 2048
+    fid_weights: str | None = None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,9 +100,13 @@ def main(argv: list[str] | None = None) -> int:
     grid = folder.with_name(f"{folder.name}_grid.png")
     stems = file_stems(net.class_names)
     check_writable(grid)
+    fid = None
+    if settings.fid is not None:
+        reference = parse_reference(settings.fid, net.image_size, settings.data_dir)
+        fid = SafeFID(lambda: FID(reference, settings.fid_dims, settings.fid_weights, device))
     prepare_folder(folder, [start.prefix + stem for start in starts for stem in stems], settings.overwrite)
 
-    shown, rows, row_names = [], [], []
+    shown, rows, row_names, files = [], [], [], []
     for start in starts:
         first_row = len(row_names)
         row_names += [start.prefix + net.class_names[label] for label in classes]
@@ -99,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
         for label, number, image in draw_images(
             net, classes, settings.per_class, settings.seed, settings.temperature, settings.batch_size, start.keep
         ):
-            write_png(image, folder / f"{start.prefix}{stems[label]}_{number + 1:04d}.png")
+            files.append(folder / f"{start.prefix}{stems[label]}_{number + 1:04d}.png")
+            write_png(image, files[-1])
             if number < GRID_COLUMNS:
                 shown.append(image)
                 rows.append(first_row + classes.index(label))
@@ -107,7 +125,12 @@ def main(argv: list[str] | None = None) -> int:
     completed = f", for each of {len(starts)} images completed" if settings.complete else ""
     print(f"{settings.per_class} images of each of {len(classes)} classes{completed}: {printable(folder)}")
     print(f"a picture of them: {printable(grid)}")
-    return 0
+    if fid is None:
+        return 0
+    line = fid.describe(files, printable(settings.fid))
+    if line:
+        print(line)
+    return 0 if line else 1
 
 
 @dataclass

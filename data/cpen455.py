@@ -24,7 +24,7 @@ def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> Imag
     Raises:
         DataError: the download is impossible, the CSV is missing or wrong, or an image cannot be read.
     """
-    folder = _find_folder(split, data_dir or Path("datasets", "cpen455"))
+    folder = _find_folder(split, data_dir)
     names, labels = read_csv(folder / f"{split}.csv")
     files = [folder / name for name in names]
     return ImageSet(
@@ -35,7 +35,20 @@ def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> Imag
     )
 
 
-def _find_folder(split: str, data_dir: Path) -> Path:
+def split_folder(split: str, data_dir: Path | None) -> Path:
+    """The folder with a split's 64x64 image files; a data folder that is missing is downloaded.
+
+    Raises:
+        DataError: as `load`.
+    """
+    folder = _find_folder(split, data_dir) / split
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder}: no such folder, put the {split} images there")
+    return folder
+
+
+def _find_folder(split: str, data_dir: Path | None) -> Path:
+    data_dir = data_dir or Path("datasets", "cpen455")
     if not os.path.exists(data_dir):
         download(data_dir)
     for folder in (data_dir, data_dir / "cpen455"):

@@ -55,9 +55,46 @@ def test_files_of_others_are_never_lost(checkpoint, tmp_path):
     assert names == ["a_b_0001.png", "dog_0001.png", "mine.txt", "owl_0001.png"]
 
 
+@pytest.fixture
+def reference(tmp_path):
+    """A data set folder with five images to test on, in test/owl."""
+    for split, count in (("train", 1), ("test", 5)):
+        folder = tmp_path / "data" / split / "owl"
+        folder.mkdir(parents=True)
+        for number in range(count):
+            Image.effect_noise((8, 8), 60 + number).save(folder / f"{number}.png")
+    return tmp_path / "data"
+
+
+def test_fid_against_a_folder_and_a_split(checkpoint, reference, hub, tmp_path, capsys):
+    scores = []
+    for number, flags in enumerate((["--fid", str(reference / "test")], ["--fid", "folder:test"])):
+        flags += ["--fid_dims", "64", "--data_dir", str(reference), "--per_class", "2", "--device", "cpu"]
+        assert len(drawn(checkpoint, tmp_path / f"s{number}", *flags)) == 6
+        out, err = capsys.readouterr()
+        (line,) = (line for line in out.splitlines() if "pytorch-fid" in line)
+        name, score = line.split()[:2]
+        assert name == "frechet_distance_unofficial_weights" and "not the official weights" in err
+        assert f"dims 64, 6 images against the 5 of {flags[1]}" in line and "6726825d" in line
+        scores.append(float(score))
+    assert scores[0] > 0.1 and scores[0] == pytest.approx(scores[1], rel=0.05)
+
+
+def test_fid_without_weights_costs_no_draws(checkpoint, reference, empty_hub, tmp_path, capsys):
+    argv = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "s"), "--per_class", "1", "--fid", str(reference)]
+    assert generate.main(argv) == 1
+    out, err = capsys.readouterr()
+    assert len(list((tmp_path / "s").iterdir())) == 3 and "pytorch-fid" not in out
+    assert sum(str(empty_hub / "checkpoints") in line and "--fid_weights" in line for line in err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
+        ("--fid nowhere", "nowhere"),
+        ("--fid cow:test", "cpen455"),
+        ("--fid digits:test", "validation"),
+        ("--fid_dims 100", "fid_dims"),
         ("--classes cow", "owl"),
         ("--per_class 0", "per_class"),
         ("--temperature 0", "temperature"),

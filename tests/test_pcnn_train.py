@@ -10,7 +10,8 @@ from PIL import Image
 from model import PixelCNN, load_checkpoint, save_checkpoint
 
 TINY = (
-    "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 128 --dropout 0 --precision fp32"
+    "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 128 --dropout 0 --precision fp32 "
+    "--fid_samples 0"  # tests/training/test_fid.py has its own runs
 ).split()
 
 

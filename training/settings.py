@@ -52,6 +52,11 @@ class TrainSettings:
         eval_interval: epochs between evaluations of all validation images, at least 1.
         sampling_interval: epochs between sample grids, also drawn after the last; 0 is never.
         sample_batch_size: images of a grid, equal per class, at least 1.
+        fid_samples: images that FID is measured on with every sample grid, equal per class, against the data set's
+            test split (validation where it has none); 0 is never.
+        fid_dims: features of the Inception network, 64, 192, 768 or 2048; numbers of different dims do not compare.
+        fid_weights: a copy of pytorch-fid's Inception weights; none means the file in torch's cache, downloaded if
+            it is missing.
         save_interval: epochs between writes of last.pt, also written after the last, at least 1.
         en_wandb: track the run with Weights & Biases (not built in yet: accepted, and says so).
     """
@@ -86,5 +91,8 @@ class TrainSettings:
     eval_interval: PositiveInt = 1
     sampling_interval: NonNegativeInt = 25
     sample_batch_size: PositiveInt = 16
+    fid_samples: NonNegativeInt = 100
+    fid_dims: Literal[64, 192, 768, 2048] = 2048
+    fid_weights: str | None = None
     save_interval: PositiveInt = 25
     en_wandb: bool = False

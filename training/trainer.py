@@ -15,6 +15,8 @@ from model import PixelCNN, data_dependent_init, image_generators, load_any_chec
 from model import save_checkpoint as write_checkpoint
 from training.cli import UserError, pick_device
 from training.evaluation import Evaluation, bits_per_dim, evaluate
+from training.fid import FID_NAMES
+from training.fid_reference import TrainingFID
 from training.optimization import make_optimizer, moving_average
 from training.pictures import labelled_grid
 from training.precision import autocast, pick_precision
@@ -96,6 +98,7 @@ class Trainer:
     def run(self) -> Path:
         """Train all epochs; returns the run's folder."""
         settings = self.settings
+        fid = TrainingFID(settings, self.validation, self.device)
         for epoch in range(1, settings.max_epochs + 1):
             start = time.perf_counter()
             train_bpd = self.train_epoch(epoch)
@@ -113,6 +116,9 @@ class Trainer:
             if last or epoch % settings.eval_interval == 0:
                 evaluation = evaluate(self.averaged, self.validation, self.precision)
                 report |= {"val_bpd": evaluation.bpd, "accuracy": evaluation.accuracy}
+            sampling = bool(settings.sampling_interval) and (last or epoch % settings.sampling_interval == 0)
+            if sampling:
+                report |= fid.measure(self.averaged)
             self.folder.report(**report)
             tqdm.write(summary(report, settings.max_epochs))
             if evaluation is not None:
@@ -121,7 +127,7 @@ class Trainer:
                 self.save(
                     "last.pt", epoch, optimizer=self.optimizer.state_dict(), scheduler=self.scheduler.state_dict()
                 )
-            if settings.sampling_interval and (last or epoch % settings.sampling_interval == 0):
+            if sampling:
                 self.draw(epoch)
         return self.folder.path
 
@@ -228,4 +234,7 @@ def summary(report: dict, max_epochs: int) -> str:
     line = f"epoch {report['epoch']}/{max_epochs}  train {report['train_bpd']:.3f}"
     if "val_bpd" in report:
         line += f"  validation {report['val_bpd']:.3f} bits/dim, accuracy {report['accuracy']:.4f}"
+    for name in FID_NAMES:
+        if name in report:
+            line += f", {name} {report[name]:.2f}"
     return f"{line}  lr {report['lr']:.2e}  {report['seconds']:.1f} s"

@@ -1,0 +1,99 @@
+"""What FID is measured against, and the draws it is measured on while a network trains."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data import DATASETS, DataError, ImageSet, load_split
+from data.cpen455 import split_folder
+from model import PixelCNN, image_generators, sample
+from training.cli import UserError
+from training.evaluation import autocast
+from training.fid import FID, SafeFID, image_files, say
+from training.pictures import printable
+from training.settings import TrainSettings
+
+__all__ = ["TrainingFID", "parse_reference", "split_reference"]
+
+DRAW_BATCH = 100  # images drawn together
+
+
+class TrainingFID:
+    """FID of a network in training; made once, at the start of a run, which it never stops.
+
+    Args:
+        settings: of the run; without samples (fid_samples or sampling_interval 0) nothing is loaded or measured.
+        validation: the reference where the data set has no test split.
+        device: where the Inception network runs.
+    """
+
+    def __init__(self, settings: TrainSettings, validation: ImageSet, device: torch.device):
+        self.settings = settings
+        self.image_size = tuple(validation.images.shape[2:])
+        self.safe: SafeFID | None = None
+        if settings.fid_samples and settings.sampling_interval:
+            self.safe = SafeFID(
+                lambda: FID(
+                    training_reference(settings, validation), settings.fid_dims, settings.fid_weights, device=device
+                )
+            )
+
+    def measure(self, net: PixelCNN) -> dict[str, float | str]:
+        """What a report gets: {"fid": ...}, {"fid_error": reason} or {}; see `SafeFID.measure`."""
+        return {} if self.safe is None else self.safe.measure(lambda: self.draw(net))
+
+    def draw(self, net: PixelCNN) -> Tensor:
+        """fid_samples images, equal per class, the same randomness every time: uint8 [N, C, H, W] on the CPU."""
+        settings, training = self.settings, net.training
+        per_class = max(1, settings.fid_samples // net.num_classes)
+        labels = torch.arange(net.num_classes).repeat_interleave(per_class)
+        device = next(net.parameters()).device
+        images = []
+        net.eval()
+        with autocast(settings.precision, device):
+            for start in range(0, len(labels), DRAW_BATCH):
+                batch = labels[start : start + DRAW_BATCH]
+                generators = image_generators(settings.seed, start, len(batch))
+                images.append(sample(net, batch, self.image_size, generators, progress=True).cpu())
+        net.train(training)
+        return torch.cat(images)
+
+
+def training_reference(settings: TrainSettings, validation: ImageSet) -> Path | ImageSet:
+    """The test split where the data set has one, as the published protocol wants it, else the validation images."""
+    if "test" not in DATASETS[settings.dataset].splits:
+        return validation
+    try:
+        return split_reference(settings.dataset, "test", settings.image_size, settings.data_dir)
+    except DataError as error:  # a folder of one's own need not have one
+        say(f"FID is measured against the validation images: {error}")
+        return validation
+
+
+def split_reference(
+    dataset: str, split: str, image_size: int | tuple[int, int] | None, data_dir: str | None
+) -> Path | ImageSet:
+    """The reference that a split is: pixels at ``image_size``, or for cpen455 its folder of 64x64 files, as published.
+
+    Raises DataError.
+    """
+    if dataset == "cpen455" and split in DATASETS[dataset].splits:
+        return split_folder(split, None if data_dir is None else Path(data_dir).expanduser())
+    return load_split(dataset, split, image_size, data_dir)
+
+
+def parse_reference(reference: str, image_size: tuple[int, int], data_dir: str | None) -> Path | ImageSet:
+    """--fid REFERENCE: a folder, or DATASET:SPLIT. Raises UserError, DataError."""
+    if os.path.isdir(reference):
+        if not image_files(reference):
+            raise UserError(f"--fid {printable(reference)} has no images; give a folder that has")
+        return Path(reference)
+    dataset, colon, split = reference.partition(":")
+    if not colon or dataset not in DATASETS:
+        raise UserError(
+            f"--fid {printable(reference)} is no folder and no split of a data set; "
+            f"give a folder of images, or DATASET:SPLIT as in cpen455:test (data sets: {', '.join(DATASETS)})"
+        )
+    return split_reference(dataset, split, image_size, data_dir)
