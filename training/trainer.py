@@ -1,6 +1,7 @@
 """The training loop: maximum likelihood of p(image | class)."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,10 @@ from model import save_checkpoint as write_checkpoint
 from training.cli import UserError, pick_device
 from training.evaluation import Evaluation, autocast, bits_per_dim, evaluate
 from training.optimization import make_optimizer, moving_average
-from training.pictures import labelled_grid
+from training.pictures import confusion_picture, labelled_grid
 from training.run_folder import RunFolder
 from training.settings import TrainSettings
+from training.tracking import Tracker
 
 __all__ = ["Trainer", "build_network"]
 
@@ -74,6 +76,7 @@ class Trainer:
         self.step = 0
         self.best: tuple[float, float] | None = None  # (accuracy, -bpd)
         self.folder = RunFolder(settings)
+        self.tracker = Tracker()  # pcnn_train.py puts a W&B one here
 
     def _load(self, split: str) -> ImageSet:
         return load_split(self.settings.dataset, split, self.settings.image_size, self.settings.data_dir)
@@ -104,6 +107,7 @@ class Trainer:
                 evaluation = evaluate(self.averaged, self.validation, settings.precision)
                 report |= {"val_bpd": evaluation.bpd, "accuracy": evaluation.accuracy}
             self.folder.report(**report)
+            self.tracker.report(report)
             tqdm.write(summary(report, settings.max_epochs))
             if evaluation is not None:
                 self.keep_best(evaluation, epoch)
@@ -127,7 +131,7 @@ class Trainer:
             yield images, self.labels[index]
 
     def train_epoch(self, epoch: int) -> float:
-        """One pass over the training images; returns the mean bits/dim over its steps."""
+        """One pass over the training images; returns the mean bits/dim over its steps. Raises UserError if it is not finite."""
         self.net.train()
         total = torch.zeros((), device=self.device)
         title = f"epoch {epoch}/{self.settings.max_epochs}"
@@ -137,7 +141,10 @@ class Trainer:
                 bar.update()
                 if count % 20 == 0:  # reading the loss waits for the device, so not at every step
                     bar.set_postfix(bpd=f"{total.item() / count:.3f}", refresh=False)
-        return total.item() / self.steps_per_epoch
+        mean = total.item() / self.steps_per_epoch
+        if not math.isfinite(mean):
+            raise UserError(f"epoch {epoch}: the training loss is {mean}; lower --lr, or give it more --warmup")
+        return mean
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step of Adam on the mean bits/dim of a batch, which is returned."""
@@ -154,11 +161,15 @@ class Trainer:
         return loss.detach()
 
     def keep_best(self, evaluation: Evaluation, epoch: int) -> None:
-        """Write best.pt if this is the best validation accuracy so far (bits/dim decides a tie)."""
+        """Write best.pt and confusion.png if this is the best validation accuracy so far (bits/dim decides a tie)."""
         score = (evaluation.accuracy, -evaluation.bpd)
         if self.best is None or score > self.best:
             self.best = score
             self.save("best.pt", epoch, validation={"accuracy": evaluation.accuracy, "bpd": evaluation.bpd})
+            path = self.folder.path / "confusion.png"
+            names = self.train_split.class_names
+            confusion_picture(self.validation.labels, evaluation.predictions, names, path)
+            self.tracker.image("confusion", path, epoch)
 
     def save(self, name: str, epoch: int, **more) -> None:
         write_checkpoint(
@@ -185,6 +196,7 @@ class Trainer:
             images = sample(net, labels, self.image_size, generators, progress=True)
         path = self.folder.samples / f"epoch_{epoch:04d}.png"
         labelled_grid(images.cpu(), labels, self.train_split.class_names, path)
+        self.tracker.image("samples", path, epoch)
 
 
 def summary(report: dict, max_epochs: int) -> str:
