@@ -1,4 +1,4 @@
-"""Weights & Biases beside the run's own files. Nothing in here may cost a run; wandb is imported only when asked for."""
+"""Weights & Biases beside a run's own files. Nothing here may cost a run; wandb is imported only when asked for."""
 
 import dataclasses
 import functools

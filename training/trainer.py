@@ -131,7 +131,7 @@ class Trainer:
             yield images, self.labels[index]
 
     def train_epoch(self, epoch: int) -> float:
-        """One pass over the training images; returns the mean bits/dim over its steps. Raises UserError if it is not finite."""
+        """One pass over the training images; returns the mean bits/dim over its steps. UserError if it is no number."""
         self.net.train()
         total = torch.zeros((), device=self.device)
         title = f"epoch {epoch}/{self.settings.max_epochs}"
