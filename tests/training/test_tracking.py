@@ -138,23 +138,20 @@ print("went on")
     assert "did not take everything" in line and f"wandb sync {tmp_path}/wandb/run-" in line
 
 
-def test_an_unreachable_server_means_offline(script, wandb_env, tmp_path):
-    env = wandb_env | {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": 40 * "0"}
-    flags = [
-        *SHORT,
-        "--max_epochs",
-        "1",
-        "--sampling_interval",
-        "0",
-        "--en_wandb",
-        "True",
-        "--run_dir",
-        tmp_path / "run",
-    ]
-    result = script("pcnn_train.py", *flags, env=env)
+def test_an_unreachable_server_means_offline(wandb_env, tmp_path):
+    code = f"""
+import torch
+from pathlib import Path
+from training.settings import TrainSettings
+from training.tracking import start_tracker
+with start_tracker(TrainSettings(en_wandb=True), Path({str(tmp_path)!r}), torch.device("cpu")) as tracker:
+    tracker.report({{"epoch": 1, "accuracy": 0.5}})
+"""
+    env = wandb_env | {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": 40 * "0", "WANDB_HTTP_TIMEOUT": "2"}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
-    assert "offline" in line and "127.0.0.1:9" in line and "wandb sync" in line
+    assert "offline" in line and "127.0.0.1:9" in line and f"wandb sync {tmp_path}/wandb/offline-run-" in line
 
 
 def test_wandb_is_imported_only_when_asked_for(tmp_path):
