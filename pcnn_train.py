@@ -3,17 +3,17 @@
 import sys
 
 from training.cli import parse_settings, run_script
+from training.predictions import join_list
 from training.settings import TrainSettings
+from training.tracking import failed_trials_reported, start_tracker
 from training.trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = parse_settings(TrainSettings, __doc__, argv)
-    if settings.en_wandb:
-        print(
-            "--en_wandb: tracking with Weights & Biases is not built in yet; the run goes on without", file=sys.stderr
-        )
-    trainer = Trainer(settings)
+    argv = join_list(sys.argv[1:] if argv is None else argv, "--wandb_tags", lambda tag: tag[:1] not in ("-", "["))
+    with failed_trials_reported():
+        settings = parse_settings(TrainSettings, __doc__, argv)
+        trainer = Trainer(settings)
     parameters = sum(p.numel() for p in trainer.net.parameters())
     print(
         f"{settings.dataset}: {len(trainer.labels)} training and {len(trainer.validation)} validation images of "
@@ -21,7 +21,8 @@ def main(argv: list[str] | None = None) -> int:
         f"{parameters:,} parameters; {trainer.device}"
     )
     print(f"run folder: {trainer.folder.path}")
-    folder = trainer.run()
+    with start_tracker(settings, trainer.folder.path, trainer.device) as trainer.tracker:
+        folder = trainer.run()
     print(f"best validation accuracy {trainer.best[0]:.4f} (at {-trainer.best[1]:.3f} bits/dim)")
     print(f"checkpoints {folder / 'best.pt'} and {folder / 'last.pt'}, curves {folder / 'curves.png'}")
     return 0

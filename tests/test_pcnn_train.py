@@ -28,7 +28,7 @@ def run_folder(tmp_path_factory):
 
 def test_run_folder_holds_what_the_readme_says(run_folder):
     assert {path.name for path in run_folder.iterdir()} == {
-        "config.yaml", "metrics.jsonl", "last.pt", "best.pt", "samples", "curves.png",
+        "config.yaml", "metrics.jsonl", "last.pt", "best.pt", "samples", "curves.png", "confusion.png",
     }  # fmt: skip
     assert [path.name for path in (run_folder / "samples").iterdir()] == ["epoch_0002.png"]
     for picture in (run_folder / "curves.png", run_folder / "samples" / "epoch_0002.png"):

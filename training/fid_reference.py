@@ -10,9 +10,9 @@ from data import DATASETS, DataError, ImageSet, load_split
 from data.cpen455 import split_folder
 from model import PixelCNN, image_generators, sample
 from training.cli import UserError
-from training.evaluation import autocast
 from training.fid import FID, SafeFID, image_files, say
 from training.pictures import printable
+from training.precision import autocast, pick_precision
 from training.settings import TrainSettings
 
 __all__ = ["TrainingFID", "parse_reference", "split_reference"]
@@ -52,7 +52,7 @@ class TrainingFID:
         device = next(net.parameters()).device
         images = []
         net.eval()
-        with autocast(settings.precision, device):
+        with autocast(pick_precision(settings.precision, device), device):
             for start in range(0, len(labels), DRAW_BATCH):
                 batch = labels[start : start + DRAW_BATCH]
                 generators = image_generators(settings.seed, start, len(batch))

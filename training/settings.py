@@ -58,7 +58,13 @@ class TrainSettings:
         fid_weights: a copy of pytorch-fid's Inception weights; none means the file in torch's cache, downloaded if
             it is missing.
         save_interval: epochs between writes of last.pt, also written after the last, at least 1.
-        en_wandb: track the run with Weights & Biases (not built in yet: accepted, and says so).
+        en_wandb: track the run with Weights & Biases too; without an API key or a network it does so offline.
+        wandb_project: on W&B; none means WANDB_PROJECT, else conditional-pixelcnn.
+        wandb_entity: the W&B user or team; none means WANDB_ENTITY, else your own.
+        wandb_name: of the W&B run; none means WANDB_NAME, else W&B makes one up.
+        wandb_group: of the W&B run; none means WANDB_RUN_GROUP, if any.
+        wandb_tags: of the W&B run, as in --wandb_tags a b; none means WANDB_TAGS, if any.
+        log_model: with --en_wandb, upload best.pt as an artifact at the end.
     """
 
     dataset: Literal["cpen455", "digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"] = "cpen455"
@@ -96,3 +102,9 @@ class TrainSettings:
     fid_weights: str | None = None
     save_interval: PositiveInt = 25
     en_wandb: bool = False
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
+    wandb_name: str | None = None
+    wandb_group: str | None = None
+    wandb_tags: list[str] | None = None
+    log_model: bool = False

@@ -1,6 +1,7 @@
 """The training loop: maximum likelihood of p(image | class)."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -18,10 +19,11 @@ from training.evaluation import Evaluation, bits_per_dim, evaluate
 from training.fid import FID_NAMES
 from training.fid_reference import TrainingFID
 from training.optimization import make_optimizer, moving_average
-from training.pictures import labelled_grid
+from training.pictures import confusion_picture, labelled_grid
 from training.precision import autocast, pick_precision
 from training.run_folder import RunFolder
 from training.settings import TrainSettings
+from training.tracking import Tracker
 
 __all__ = ["Trainer", "build_network"]
 
@@ -86,6 +88,7 @@ class Trainer:
         self.step = 0
         self.best: tuple[float, float] | None = None  # (accuracy, -bpd)
         self.folder = RunFolder(settings)
+        self.tracker = Tracker()  # pcnn_train.py puts a W&B one here
 
     def _load(self, split: str) -> ImageSet:
         return load_split(self.settings.dataset, split, self.settings.image_size, self.settings.data_dir)
@@ -120,6 +123,7 @@ class Trainer:
             if sampling:
                 report |= fid.measure(self.averaged)
             self.folder.report(**report)
+            self.tracker.report(report)
             tqdm.write(summary(report, settings.max_epochs))
             if evaluation is not None:
                 self.keep_best(evaluation, epoch)
@@ -143,7 +147,7 @@ class Trainer:
             yield images, self.labels[index]
 
     def train_epoch(self, epoch: int) -> float:
-        """One pass over the training images; returns the mean bits/dim over its steps."""
+        """One pass over the training images; returns the mean bits/dim over its steps. UserError if it is no number."""
         self.net.train()
         total = torch.zeros((), device=self.device)
         running = Readout(self.device)
@@ -154,7 +158,10 @@ class Trainer:
                 bar.update()
                 if (mean := running.read(total, count)) is not None:
                     bar.set_postfix(bpd=f"{mean:.3f}", refresh=False)
-        return total.item() / self.steps_per_epoch
+        mean = total.item() / self.steps_per_epoch
+        if not math.isfinite(mean):
+            raise UserError(f"epoch {epoch}: the training loss is {mean}; lower --lr, or give it more --warmup")
+        return mean
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step of Adam on the mean bits/dim of a batch, which is returned."""
@@ -172,11 +179,15 @@ class Trainer:
         return loss.detach()
 
     def keep_best(self, evaluation: Evaluation, epoch: int) -> None:
-        """Write best.pt if this is the best validation accuracy so far (bits/dim decides a tie)."""
+        """Write best.pt and confusion.png if this is the best validation accuracy so far (bits/dim decides a tie)."""
         score = (evaluation.accuracy, -evaluation.bpd)
         if self.best is None or score > self.best:
             self.best = score
             self.save("best.pt", epoch, validation={"accuracy": evaluation.accuracy, "bpd": evaluation.bpd})
+            path = self.folder.path / "confusion.png"
+            names = self.train_split.class_names
+            confusion_picture(self.validation.labels, evaluation.predictions, names, path)
+            self.tracker.image("confusion", path, epoch)
 
     def save(self, name: str, epoch: int, **more) -> None:
         write_checkpoint(
@@ -203,6 +214,7 @@ class Trainer:
             images = sample(net, labels, self.image_size, generators, progress=True)
         path = self.folder.samples / f"epoch_{epoch:04d}.png"
         labelled_grid(images.cpu(), labels, self.train_split.class_names, path)
+        self.tracker.image("samples", path, epoch)
 
 
 class Readout:

@@ -1,0 +1,262 @@
+"""W&B tracking: the real client against a real server on loopback, offline, and with a client that fails."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from training.settings import TrainSettings
+from training.tracking import Tracker, WandbTracker, failed_trials_reported, start_tracker
+
+DIGITS = "--dataset digits --nr_resnet 1 --nr_filters 4 --nr_logistic_mix 1 --batch_size 256 --dropout 0".split()
+SHORT = [*DIGITS, *"--max_epochs 2 --sample_batch_size 10 --lr 0.01 --ema 0.5".split()]
+
+
+def reports_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_arrives_at_the_server_and_goes_on_when_resumed(script, openwandb, wandb_env, tmp_path):
+    run = tmp_path / "run"
+    flags = "--en_wandb True --log_model true --wandb_project digits --wandb_name first --wandb_tags quick small"
+    env = wandb_env | openwandb.env | {"WANDB_RUN_GROUP": "mine"}
+    result = script("pcnn_train.py", *SHORT, *flags.split(), "--run_dir", run, env=env)
+    assert result.returncode == 0, result.stderr
+    assert "W&B:" not in result.stderr  # nothing to complain of
+    saved = json.loads((run / "wandb_run.json").read_text())
+    assert saved["project"] == "digits"
+    name, state, config, summary, tags = openwandb.rows(
+        "select display_name, state, config_json, summary_json, tags_json from runs where run_id = ?", saved["id"]
+    )[0]
+    config = {key: entry["value"] for key, entry in json.loads(config).items()}
+    summary = json.loads(summary)
+    assert (name, state, json.loads(tags)) == ("first", "finished", ["quick", "small"])
+
+    settings = asdict(TrainSettings(dataset="digits", nr_resnet=1, nr_filters=4, nr_logistic_mix=1))
+    assert settings.keys() <= config.keys() and config["nr_filters"] == 4 and config["max_epochs"] == 2
+    assert config["environment"]["torch"] == torch.__version__ and config["environment"]["run_folder"] == str(run)
+    assert config["environment"]["code"] is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", config["environment"]["code"])
+
+    reports = reports_of(run)
+    for key in ("accuracy", "train_bpd", "val_bpd", "lr", "images_per_second"):
+        rows = openwandb.rows("select value from metrics where run_id = ? and key = ? order by step", saved["id"], key)
+        assert [value for (value,) in rows] == [report[key] for report in reports], key
+    epochs = openwandb.rows("select distinct value from metrics where run_id = ? and key = 'epoch'", saved["id"])
+    assert epochs == [(1,), (2,)]
+    assert summary["best_accuracy"] == summary["accuracy"] == max(report["accuracy"] for report in reports)
+    assert summary["best_val_bpd"] == min(report["val_bpd"] for report in reports)
+
+    media = openwandb.folder / "files" / "default" / "digits" / saved["id"] / "media" / "images"
+    (samples,) = media.glob("samples_*.png")
+    assert samples.read_bytes() == (run / "samples" / "epoch_0002.png").read_bytes()
+    assert (run / "confusion.png").read_bytes() in [file.read_bytes() for file in media.glob("confusion_*.png")]
+    artifact = openwandb.rows("select artifact_type, metadata_json from artifacts where run_id = ?", saved["id"])[0]
+    assert artifact[0] == "model" and json.loads(artifact[1])["accuracy"] == summary["accuracy"]
+
+    code = f"""
+import torch
+from pathlib import Path
+from training.settings import TrainSettings
+from training.tracking import start_tracker
+with start_tracker(TrainSettings(en_wandb=True), Path({str(run)!r}), torch.device("cpu")) as tracker:
+    tracker.report({{"epoch": 2, "accuracy": 0.0, "train_bpd": 7.5}})  # the epoch again, after a crash
+"""
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and "W&B:" not in result.stderr, result.stderr
+    rows = openwandb.rows("select value from metrics where run_id = ? and key = 'train_bpd'", saved["id"])
+    assert [value for (value,) in rows] == [*(report["train_bpd"] for report in reports), 7.5]
+    again = json.loads(openwandb.rows("select summary_json from runs where run_id = ?", saved["id"])[0][0])
+    assert again["accuracy"] == again["best_accuracy"] == summary["best_accuracy"]
+    assert len(openwandb.rows("select id from projects where name = 'digits'")) == 1
+    assert json.loads((run / "wandb_run.json").read_text()) == saved
+
+
+def test_offline_then_synced(script, openwandb, wandb_env, tmp_path):
+    """WANDB_MODE=offline, and the line that says how to sync it later is true."""
+    run = tmp_path / "run"
+    env = wandb_env | {"WANDB_MODE": "offline", "WANDB_API_KEY": openwandb.KEY}
+    result = script("pcnn_train.py", *SHORT, "--en_wandb", "True", "--run_dir", run, env=env)
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
+    assert "offline (WANDB_MODE says so)" in line
+    command = line.split("later: ")[1].split()
+    assert command[:2] == ["wandb", "sync"] and command[2].startswith(str(run / "wandb"))
+    command = [sys.executable, "-m", *command]
+    result = subprocess.run(command, env=wandb_env | openwandb.env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    run_id = json.loads((run / "wandb_run.json").read_text())["id"]
+    ((summary,),) = openwandb.rows("select summary_json from runs where run_id = ?", run_id)
+    assert json.loads(summary)["val_bpd"] == reports_of(run)[-1]["val_bpd"]
+    (project,) = openwandb.rows(
+        "select p.name from projects p, runs r where p.id = r.project_id and run_id = ?", run_id
+    )
+    assert project == ("conditional-pixelcnn",)
+
+
+def test_no_key_asks_nothing_even_on_a_terminal(script, wandb_env, tmp_path):
+    master, slave = pty.openpty()
+    run = tmp_path / "run"
+    flags = [*SHORT, "--max_epochs", "1", "--en_wandb", "True", "--run_dir", run]
+    try:
+        result = script("pcnn_train.py", *flags, env=wandb_env | {"WANDB_SILENT": "true"}, stdin=slave, stderr=slave)
+        written = os.read(master, 1 << 20).decode()
+    finally:
+        os.close(slave)
+        os.close(master)
+    assert result.returncode == 0, written
+    (line,) = re.findall(r"W&B: [^\r\n]*", written)
+    assert "no API key" in line and f"wandb sync {run}/wandb/offline-run-" in line
+    names = {path.name for path in run.iterdir()}
+    assert {"best.pt", "last.pt", "metrics.jsonl", "curves.png", "confusion.png", "config.yaml", "samples"} <= names
+    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+    assert not list((tmp_path / "home").glob("*"))  # nothing was written at home
+
+
+def test_a_server_that_goes_away_costs_nothing(start_openwandb, wandb_env, tmp_path):
+    code = f"""
+import os, signal, sys, torch
+from pathlib import Path
+from training.settings import TrainSettings
+from training.tracking import start_tracker
+with start_tracker(TrainSettings(en_wandb=True), Path({str(tmp_path)!r}), torch.device("cpu")) as tracker:
+    os.kill(int(sys.argv[1]), signal.SIGKILL)
+    tracker.report({{"epoch": 1, "accuracy": 0.5}})
+print("went on")
+"""
+    with start_openwandb() as server:
+        env = wandb_env | server.env | {"WANDB_FINISH_TIMEOUT": "2"}
+        command = [sys.executable, "-c", code, str(server.process.pid)]
+        result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and "went on" in result.stdout, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
+    assert "did not take everything" in line and f"wandb sync {tmp_path}/wandb/run-" in line
+
+
+def test_an_unreachable_server_means_offline(wandb_env, tmp_path):
+    code = f"""
+import torch
+from pathlib import Path
+from training.settings import TrainSettings
+from training.tracking import start_tracker
+with start_tracker(TrainSettings(en_wandb=True), Path({str(tmp_path)!r}), torch.device("cpu")) as tracker:
+    tracker.report({{"epoch": 1, "accuracy": 0.5}})
+"""
+    env = wandb_env | {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": 40 * "0", "WANDB_HTTP_TIMEOUT": "2"}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
+    assert "offline" in line and "127.0.0.1:9" in line and f"wandb sync {tmp_path}/wandb/offline-run-" in line
+
+
+def test_wandb_is_imported_only_when_asked_for(tmp_path):
+    code = f"""
+import sys, pcnn_train
+assert pcnn_train.main({[*SHORT, "--max_epochs", "1", "--run_dir", str(tmp_path / "run")]!r}) == 0
+print("wandb" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and result.stdout.endswith("False\n"), result.stderr
+    assert (tmp_path / "run" / "confusion.png").exists() and not (tmp_path / "run" / "wandb").exists()
+
+
+class Run:
+    """Stands for a wandb run; it notes what it is told, and raises where ``broken``."""
+
+    id, project, entity, offline = "abc123", "p", "", False
+    dir = "folder/wandb/run-x/files"
+
+    def __init__(self, broken=False):
+        self.broken, self.summary, self.logged, self.exit_code = broken, {}, [], None
+
+    def define_metric(self, *_, **__):
+        pass
+
+    def log(self, values):
+        if self.broken:
+            raise ConnectionResetError("the service\nis gone")
+        self.logged.append(values)
+
+    def finish(self, exit_code):
+        if self.broken:
+            raise RuntimeError("still gone")
+        self.exit_code = exit_code
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    def make(**options):
+        run = Run(**options)
+        monkeypatch.setattr("training.tracking.open_run", lambda _: run)
+        return run
+
+    return make
+
+
+def test_a_failing_client_is_told_once_and_costs_nothing(fake, tmp_path, capsys):
+    fake(broken=True)
+    with WandbTracker(tmp_path, {}) as tracker:
+        for epoch in (1, 2, 3):
+            tracker.report({"epoch": epoch, "accuracy": 0.5})
+    assert capsys.readouterr().err == (
+        "W&B: report failed (ConnectionResetError: the service is gone); the run goes on, W&B may lack some of it\n"
+    )
+
+
+def test_a_client_that_cannot_start_costs_nothing(monkeypatch, tmp_path, capsys):
+    def refuse(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("training.tracking.open_run", refuse)
+    with start_tracker(TrainSettings(en_wandb=True), tmp_path, torch.device("cpu")) as tracker:
+        tracker.report({"epoch": 1})
+        tracker.image("samples", tmp_path / "none.png", 1)
+    assert capsys.readouterr().err == "W&B: cannot start (OSError: disk full); the run goes on without it\n"
+
+
+def test_summary_keeps_the_best(fake, tmp_path):
+    run = fake()
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "val_bpd": 3.0, "accuracy": 0.7, "fid": null}\n')
+    with WandbTracker(tmp_path, {}) as tracker:
+        tracker.report({"epoch": 2, "val_bpd": 2.5, "accuracy": 0.6, "fid": 30.0})
+        tracker.report({"epoch": 3, "train_bpd": 2.4})
+        tracker.report({"epoch": 4, "val_bpd": float("nan"), "accuracy": 0.65, "fid": 40.0})
+    best = {"accuracy": 0.7, "best_accuracy": 0.7, "best_val_bpd": 2.5, "best_fid": 30.0}
+    assert run.summary == best and run.exit_code == 0
+    assert [values["epoch"] for values in run.logged] == [2, 3, 4] and run.logged[0]["accuracy"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "OutOfMemoryError: CUDA out of memory. Tried"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+)
+def test_a_failure_ends_the_run_with_its_reason(fake, tmp_path, error, reason):
+    run = fake()
+    with pytest.raises(type(error)), WandbTracker(tmp_path, {}):
+        raise error
+    assert run.exit_code == 1 and run.summary["failure"] == reason
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_start_that_fails_is_reported_inside_a_sweep_alone(fake, monkeypatch, inside):
+    run = fake()
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1") if inside else monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    with pytest.raises(ValueError), failed_trials_reported():
+        raise ValueError("no such thing")
+    assert (run.exit_code, run.summary.get("failure")) == ((1, "ValueError: no such thing") if inside else (None, None))
+
+
+def test_null_tracker_takes_everything(tmp_path):
+    with start_tracker(TrainSettings(), tmp_path, torch.device("cpu")) as tracker:
+        assert type(tracker) is Tracker
+        tracker.report({"epoch": 1})
+        tracker.image("samples", tmp_path / "none.png", 1)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,241 @@
+"""Weights & Biases beside a run's own files. Nothing here may cost a run; wandb is imported only when asked for."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from training.settings import TrainSettings
+
+__all__ = ["Tracker", "WandbTracker", "failed_trials_reported", "start_tracker"]
+
+PROJECT = "conditional-pixelcnn"
+RUN_FILE = "wandb_run.json"  # in the run's folder: which W&B run a resumed run continues
+BEST = {"accuracy": max, "val_bpd": min, "fid": min}
+
+
+class Tracker:
+    """Tells nobody: what a run without --en_wandb has. As a context manager it finishes, or fails with the reason."""
+
+    def report(self, values: dict[str, Any]) -> None:
+        """Log the numbers of an epoch."""
+
+    def image(self, name: str, path: Path, epoch: int) -> None:
+        """Log a picture on disk."""
+
+    def finish(self) -> None:
+        """The run ended well."""
+
+    def fail(self, reason: str) -> None:
+        """The run ended early; ``reason`` is one line."""
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.fail(one_line(error))
+
+
+def start_tracker(settings: TrainSettings, folder: Path, device: torch.device, run_id: str | None = None) -> Tracker:
+    """The tracker that ``settings`` asks for, started; wandb's own files go below ``folder``.
+
+    It continues the W&B run ``run_id``, by default the one that ``folder`` belongs to.
+    """
+    if not settings.en_wandb:
+        return Tracker()
+    config = dataclasses.asdict(settings) | {"environment": environment(folder, device)}
+    named = {
+        "project": settings.wandb_project,
+        "entity": settings.wandb_entity,
+        "name": settings.wandb_name,
+        "group": settings.wandb_group,
+        "tags": settings.wandb_tags,
+    }
+    if (folder / RUN_FILE).exists():
+        saved = json.loads((folder / RUN_FILE).read_text())
+        run_id = run_id or saved["id"]
+        named |= {"project": saved["project"], "entity": saved["entity"]}
+    if run_id:
+        named |= {"id": run_id, "resume": "allow"}
+    return WandbTracker(folder, {"config": config, **named}, settings.log_model)
+
+
+def harmless(method: Callable[..., None]) -> Callable[..., None]:
+    """``method`` of a WandbTracker, with the first exception of the run told in one line and the others dropped."""
+
+    @functools.wraps(method)
+    def guarded(self: "WandbTracker", *arguments: Any) -> None:
+        try:
+            if self.run is not None:
+                method(self, *arguments)
+        except Exception as error:
+            if not self.complained:
+                say(f"{method.__name__} failed ({one_line(error)}); the run goes on, W&B may lack some of it")
+            self.complained = True
+
+    return guarded
+
+
+class WandbTracker(Tracker):
+    """Logs to a W&B run, offline where there is no API key or no server."""
+
+    def __init__(self, folder: Path, options: dict[str, Any], log_model: bool = False):
+        """``options`` are of wandb.init; those that are None are left to the WANDB_ environment variables."""
+        self.folder = folder
+        self.log_model = log_model
+        self.complained = False
+        self.best: dict[str, float] = {}
+        self.run = None
+        try:
+            self.run = open_run({"dir": str(folder), **{k: v for k, v in options.items() if v is not None}})
+        except Exception as error:
+            say(f"cannot start ({one_line(error)}); the run goes on without it")
+        self.prepare()
+
+    @harmless
+    def prepare(self) -> None:
+        run = self.run
+        run.define_metric("epoch")
+        run.define_metric("*", step_metric="epoch")  # a resumed run repeats epochs, and W&B's own step never goes back
+        saved = {"id": run.id, "project": run.project, "entity": run.entity or None}
+        (self.folder / RUN_FILE).write_text(json.dumps(saved) + "\n")
+        metrics = self.folder / "metrics.jsonl"
+        for line in metrics.read_text().splitlines() if metrics.exists() else ():
+            self.note_best(json.loads(line))
+
+    def note_best(self, values: dict[str, Any]) -> None:
+        for name, better in BEST.items():
+            value = values.get(name)
+            if value is not None and math.isfinite(value):
+                self.best[name] = better(value, self.best.get(name, value))
+
+    @harmless
+    def report(self, values: dict[str, Any]) -> None:
+        self.note_best(values)
+        self.run.log(values)
+        summary = {f"best_{name}": value for name, value in self.best.items()}
+        if "accuracy" in self.best:
+            summary["accuracy"] = self.best["accuracy"]  # a sweep ranks runs by it, and best.pt has it
+        self.run.summary.update(summary)
+
+    @harmless
+    def image(self, name: str, path: Path, epoch: int) -> None:
+        import wandb
+
+        self.run.log({name: wandb.Image(str(path)), "epoch": epoch})
+
+    @harmless
+    def finish(self) -> None:
+        self.close(exit_code=0)
+
+    @harmless
+    def fail(self, reason: str) -> None:
+        self.run.summary["failure"] = reason
+        self.close(exit_code=1)
+
+    def close(self, exit_code: int) -> None:
+        import wandb
+
+        checkpoint = self.folder / "best.pt"
+        if self.log_model and checkpoint.exists():
+            artifact = wandb.Artifact(f"model-{self.run.id}", type="model", metadata=self.best)
+            artifact.add_file(str(checkpoint))
+            self.run.log_artifact(artifact, aliases=["best"])
+        try:
+            self.run.finish(exit_code=exit_code)
+        except TimeoutError:
+            say(f"the server did not take everything in time; later: wandb sync {run_files(self.run)}")
+
+
+def open_run(options: dict[str, Any]) -> Any:
+    """Start a wandb run; without a key or a server it is offline, and a line says why and how to sync it later.
+
+    Never asks on a terminal. Raises what wandb raises where not even an offline run can start.
+    """
+    import wandb
+
+    defaults = wandb.setup().settings  # of the WANDB_ variables and wandb's settings files
+    options = {"project": defaults.project or PROJECT, **options}
+    if os.environ.get("WANDB_SWEEP_ID"):
+        options = {key: value for key, value in options.items() if key not in ("project", "entity", "id", "resume")}
+    patience = float(
+        os.environ.get("WANDB_FINISH_TIMEOUT", 600)
+    )  # seconds for the last uploads, wandb's own is for ever
+    options["settings"] = wandb.Settings(finish_timeout=patience, finish_timeout_raises=True)
+    reason = "WANDB_MODE says so"
+    if defaults.mode == "online":
+        try:
+            if wandb.login(prompt=False, verify=True):
+                return wandb.init(**options)
+            reason = "there is no API key; `wandb login` sets one"
+        except Exception as error:
+            reason = one_line(error)
+        options["mode"] = "offline"
+    run = wandb.init(**options)
+    if run.offline:
+        say(f"offline ({reason}); later: wandb sync {run_files(run)}")
+    return run
+
+
+def run_files(run: Any) -> Path:
+    """The folder of wandb's own files of a run, which `wandb sync` takes."""
+    return Path(run.dir).parent
+
+
+def environment(folder: Path, device: torch.device) -> dict[str, str | None]:
+    """Where and with which code a run is made."""
+    cpu = platform.processor() or platform.machine()
+    return {
+        "code": code_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+        "run_folder": str(folder),
+    }
+
+
+def code_version() -> str | None:
+    """The git commit of this code, with -dirty where it was changed since; None outside a repository."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
+
+
+@contextmanager
+def failed_trials_reported() -> Iterator[None]:
+    """Inside `wandb agent`, a trial that fails before its run folder exists still ends as failed with its reason."""
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("WANDB_SWEEP_ID"):
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                WandbTracker(Path(folder), {}).fail(one_line(error))
+        raise
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without line breaks: the class of an exception and its message."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def say(line: str) -> None:
+    tqdm.write(f"W&B: {line}", file=sys.stderr)
