@@ -142,7 +142,7 @@ class SweepFile:
         goal: maximize or minimize it.
         constants: settings with one value.
         parameters: settings that are searched over, at least one.
-        raw: the file's words on ``parameters``.
+        raw: the file's words on these.
         run_cap: at most so many trials, where given.
     """
 
@@ -208,6 +208,7 @@ def parse_sweep(content: Any, name: str) -> SweepFile:
         parameters = [Parameter(p.name, "categorical", {"values": p.grid()}) for p in parameters]
     if not parameters:
         raise UserError("parameters has no setting to search over; give one of them values, or min and max")
+    raw = {p.name: raw[p.name] for p in parameters}
     return SweepFile(name, method, metric["name"], goal, constants, parameters, raw, run_cap)
 
 

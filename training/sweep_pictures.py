@@ -1,6 +1,7 @@
 """Pictures of a study's trials: parallel coordinates, importance and correlation, curves, the ablation. PNG files."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from training.pictures import replacing
 
@@ -31,13 +33,12 @@ def axis_places(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, s
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         low, high = min(values), max(values)
         scale = math.log if low > 0 and high / low >= 100 else float
+        inverse = math.exp if scale is math.log else float
         span = scale(high) - scale(low)
         places = [(scale(value) - scale(low)) / span if span else 0.5 for value in values]
         ticks = dict(zip(values, places, strict=True))
         if len(ticks) > 8:
-            ticks = {low: 0.0, high: 1.0} | {v: p for v, p in ticks.items() if min(p, 1 - p) > 1}  # the ends alone
-            inverse = math.exp if scale is math.log else float
-            ticks |= {inverse(scale(low) + f * span): f for f in (0.25, 0.5, 0.75)}
+            ticks = {inverse(scale(low) + place * span): place for place in (0, 0.25, 0.5, 0.75, 1)}
         return places, [(place, f"{value:.4g}") for value, place in ticks.items()]
     words = sorted({str(value) for value in values})
     place = {word: index / (len(words) - 1) if len(words) > 1 else 0.5 for index, word in enumerate(words)}
@@ -50,7 +51,7 @@ def parallel_picture(
     """One line a trial through its settings to its metric at the right; the better, the darker."""
     scores = [row.metrics[metric] for row in rows]
     columns = [(name, *axis_places([row.settings[name] for row in rows])) for name in names]
-    columns.append((title, *axis_places(scores)))
+    columns.append((title, axis_places(scores)[0], []))  # the colour bar beside it has the numbers
     figure = Figure(figsize=(2.5 + 1.7 * len(names), 4.5), layout="constrained")
     axes = figure.add_subplot()
     colours = ScalarMappable(Normalize(min(scores), max(scores)), "viridis_r" if goal == "maximize" else "viridis")
@@ -92,7 +93,7 @@ def importance_picture(
         else:
             right.annotate("not a number", (0, y), ha="center", va="center", fontsize=8, color="0.5")
     right.axvline(0, color="black", linewidth=0.8)
-    right.set(xlabel="correlation", xlim=(-1, 1))
+    right.set(xlabel="correlation", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1))
     figure.suptitle(f"What {title} depends on", fontsize=11)
     save(figure, path)
 
@@ -114,6 +115,7 @@ def curves_picture(rows: Sequence["TrialRow"], titles: Mapping[str, str], path: 
                 axes.plot(*zip(*points, strict=True), label=label if i < NAMED else None, **style)
     for axes, key in zip(panels, keys, strict=False):
         axes.set(xlabel="epoch", ylabel=titles[key])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     handles, labels = legend_entries(panels)
     if handles:
@@ -131,8 +133,6 @@ def legend_entries(panels: Sequence[Axes]) -> tuple[list, list[str]]:
 
 def ablation_picture(groups: Sequence["Group"], keys: Sequence[str], titles: Mapping[str, str], path: Path) -> None:
     """Mean and standard deviation of each metric by fusion, with the seeds as dots."""
-    import statistics
-
     figure = Figure(figsize=(1 + 3.6 * len(keys), 1.6 + 0.5 * len(groups)), layout="constrained")
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     for axes, key in zip(panels, keys, strict=True):

@@ -30,6 +30,7 @@ class TrialRow:
         number: of the trial, from 0.
         state: complete, pruned or failed.
         settings: those that were searched.
+        fixed: those that were not, as far as they were given.
         metrics: numbers of the best epoch, and the run's lowest fid; none where nothing was measured.
         history: the reports of all epochs.
         seconds: of the run.
@@ -39,6 +40,7 @@ class TrialRow:
     number: int
     state: str
     settings: dict[str, Any]
+    fixed: dict[str, Any]
     metrics: dict[str, float]
     history: list[dict[str, float]]
     seconds: float
@@ -88,6 +90,7 @@ def trial_rows(study: "Study") -> list[TrialRow]:
                 trial.number,
                 states[trial.state.name],
                 attributes["settings"],
+                attributes["fixed"],
                 attributes.get("metrics", {}),
                 attributes.get("history", []),
                 attributes["seconds"],
@@ -111,7 +114,7 @@ def write_report(study: "Study", folder: Path) -> list[Path]:
     check_writable(folder / "table.md")
     written = [folder / "table.md", folder / "best.yaml", folder / "curves.png"]
     write_text(written[0], trial_table(rows, names, metric))
-    write_text(written[1], best_settings(study.study_name, complete[0], spec["fixed"], metric))
+    write_text(written[1], best_settings(study.study_name, complete[0], metric))
     curves_picture(rows, TITLES, written[2])
     for key in dict.fromkeys((metric, "fid")):
         measured = [row for row in complete if key in row.metrics]
@@ -165,10 +168,10 @@ def trial_table(rows: Sequence[TrialRow], names: Sequence[str], metric: str) -> 
     return f"{markdown(table)}\nNumbers of the epoch with the best {metric}{fid}.\n"
 
 
-def best_settings(study: str, best: TrialRow, fixed: dict[str, Any], metric: str) -> str:
+def best_settings(study: str, best: TrialRow, metric: str) -> str:
     """The settings of the best trial as a file for pcnn_train.py --config."""
     head = f"# The best of the sweep {study}: trial {best.number}, {metric} {number(best.metrics[metric])}.\n"
-    return head + yaml.safe_dump(fixed | best.settings, sort_keys=False)
+    return head + yaml.safe_dump(best.fixed | best.settings, sort_keys=False)
 
 
 def setting_importances(study: "Study", key: str) -> dict[str, float]:

@@ -257,6 +257,7 @@ def run_trial(sweep: Sweep, study: "Study", trial: "Trial") -> float:
     sampled = {parameter.name: parameter.suggest(trial) for parameter in sweep.file.parameters}
     folder = new_folder(sweep.folder, trial.number)
     trial.set_user_attr("settings", sampled)
+    trial.set_user_attr("fixed", {key: value for key, value in sweep.fixed.items() if key != "en_wandb"})
     trial.set_user_attr("run_folder", str(folder.resolve()))
     flags = to_flags({**sweep.fixed, **sampled, "run_dir": str(folder)})
     with open(folder.with_suffix(".log"), "w") as log:
