@@ -10,6 +10,8 @@ import yaml
 from matplotlib.figure import Figure
 
 from training.cli import UserError
+from training.fid import FID_NAMES
+from training.pictures import replacing
 from training.settings import TrainSettings
 
 __all__ = ["RunFolder", "draw_curves"]
@@ -49,19 +51,22 @@ class RunFolder:
 
 
 def draw_curves(metrics: list[dict[str, Any]], path: Path) -> None:
-    """curves.png: bits/dim and validation accuracy against epochs."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for key, label in (("train_bpd", "train (with dropout)"), ("val_bpd", "validation")):
-        points = [(report["epoch"], report[key]) for report in metrics if key in report]
-        left.plot(*zip(*points, strict=True), marker=".", label=label) if points else None
-    left.set(xlabel="epoch", ylabel="bits per dimension")
-    left.legend()
-    points = [(report["epoch"], report["accuracy"]) for report in metrics if "accuracy" in report]
-    right.plot(*zip(*points, strict=True), marker=".", color="tab:green") if points else None
-    right.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1))
-    for axes in (left, right):
+    """curves.png: bits/dim, validation accuracy and, where it was measured, FID against epochs."""
+    distances = [name for name in FID_NAMES if any(name in report for report in metrics)]
+    panels = [
+        ("bits per dimension", {"train_bpd": "train (with dropout)", "val_bpd": "validation"}),
+        ("validation accuracy", {"accuracy": None}),
+        *((name.replace("_", " "), {name: None}) for name in distances),
+    ]
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for key, label in lines.items():
+            points = [(report["epoch"], report[key]) for report in metrics if key in report]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=".", label=label)
+        axes.set(xlabel="epoch", ylabel=title, ylim=(0, 1) if "accuracy" in lines else None)
         axes.grid(alpha=0.3)
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=100)
-    partial.replace(path)
+        if len(lines) > 1 and axes.lines:
+            axes.legend()
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=100, format="png")
