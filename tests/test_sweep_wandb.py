@@ -109,12 +109,8 @@ class Handler(BaseHTTPRequestHandler):
 def sweep_server(openwandb):
     tiny = {"dataset": "digits", "nr_resnet": 1, "nr_logistic_mix": 1, "batch_size": 256, "sampling_interval": 0}
     tiny |= {"max_epochs": 1, "en_wandb": True}
-    trials = [
-        {**tiny, "nr_filters": 0},  # fails before it has a run folder
-        {**tiny, "nr_filters": 4, "lr": 1e30},  # fails as its loss is no number
-        {**tiny, "nr_filters": 4},
-    ]
-    server = SweepServer(openwandb.url, trials)
+    failing = {**tiny, "nr_filters": 0}  # before it has a run folder
+    server = SweepServer(openwandb.url, [failing, {**tiny, "nr_filters": 4}])
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -138,14 +134,13 @@ def test_sweep_and_agent(sweep_server, openwandb, wandb_env, tmp_path):
     for number, trial in enumerate(sweep_server.trials, 1):
         trial["run_dir"] = str(tmp_path / f"trial{number}")
     said = wandb("agent", "default/sweeps/swp")
-    assert sweep_server.agent_ended, said  # it outlived the failed trials
+    assert sweep_server.agent_ended, said  # it outlived the trial that failed
     rows = dict(openwandb.rows("select run_id, summary_json from runs where run_id like 'trial%'"))
-    first, second, third = (json.loads(rows[f"trial{number}"]) for number in (1, 2, 3))
+    first, second = (json.loads(rows[f"trial{number}"]) for number in (1, 2))
     assert "nr_filters" in first["failure"] and not (tmp_path / "trial1").exists()
-    assert "loss is nan" in second["failure"] and "--lr" in second["failure"]
-    report = json.loads((tmp_path / "trial3" / "metrics.jsonl").read_text())
-    assert third["accuracy"] == report["accuracy"] and "failure" not in third
-    assert sweep_server.exit_codes == {"trial1": 1, "trial2": 1, "trial3": 0}
+    report = json.loads((tmp_path / "trial2" / "metrics.jsonl").read_text())
+    assert second["accuracy"] == report["accuracy"] and "failure" not in second
+    assert sweep_server.exit_codes == {"trial1": 1, "trial2": 0}
 
 
 def test_sweep_file_is_the_published_one():

@@ -1,4 +1,4 @@
-"""One folder per run: config.yaml, metrics.jsonl, last.pt, best.pt, samples/, curves.png."""
+"""One folder per run: config.yaml, metrics.jsonl, last.pt, best.pt, samples/, curves.png, confusion.png."""
 
 import dataclasses
 import json

@@ -86,6 +86,15 @@ def test_a_confusion_picture_takes_any_names(tmp_path):
         assert picture.format == "PNG" and picture.width > 100
 
 
+def test_a_confusion_picture_has_numbers_for_few_classes_only(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("matplotlib.axes.Axes.text", lambda self, x, y, text, **_: written.append(text))
+    confusion_picture([0, 1, 1], [0, 1, 0], ["a", "b"], tmp_path / "c.png")
+    assert written == ["1", "0", "1", "1"]
+    confusion_picture([0, 1, 1], [0, 1, 0], [str(i) for i in range(41)], tmp_path / "many.png")
+    assert len(written) == 4 and (tmp_path / "many.png").exists()
+
+
 def test_a_draw_depends_on_its_seed_class_and_number_alone():
     torch.manual_seed(0)
     net = PixelCNN(1, 4, 2, 1, 3).eval()
