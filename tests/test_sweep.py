@@ -1,5 +1,6 @@
 """sweep.py: real trials on the digits, resumed, failing and pruned ones, and the report."""
 
+import math
 import os
 import random
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -42,7 +44,9 @@ def test_a_killed_sweep_goes_on(tmp_path, script):
     """Killed in its second trial, begun again: three whole trials, the second one with the settings it had."""
     command = [sys.executable, "sweep.py", *write_sweep(tmp_path), "--trials", "3", "--set", "lr=0.002"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert re.match(r"\[1/3\] trial 0 accuracy 0\.\d+  best 0\.\d+ \(trial 0\)  .* s  nr_filters=", read(process))
+    assert re.match(
+        r"\[1/3\] trial 0 accuracy 0\.\d+  best 0\.\d+ \(trial 0\)  .* s  dropout=0\.\d+ nr_filters=", read(process)
+    )
     wait_for(lambda: "settings" in trials(tmp_path)[-1].user_attrs and len(trials(tmp_path)) == 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -58,7 +62,7 @@ def test_a_killed_sweep_goes_on(tmp_path, script):
     assert [trial.state.name for trial in again] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert again[2].params == killed.params and again[3].params != again[0].params
     for trial in (again[0], *again[2:]):
-        run = yaml.safe_load(open(f"{trial.user_attrs['run_folder']}/config.yaml"))
+        run = yaml.safe_load(Path(trial.user_attrs["run_folder"], "config.yaml").read_text())
         assert run["dropout"] == pytest.approx(trial.params["dropout"]) and run["lr"] == 0.002
         assert run["nr_filters"] == trial.params["nr_filters"] and run["en_wandb"] is False
         assert trial.value == trial.user_attrs["metrics"]["accuracy"] == trial.user_attrs["history"][0]["accuracy"]
@@ -106,7 +110,8 @@ def test_ctrl_c_ends_the_trial_and_says_how_to_go_on(tmp_path):
 
 def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(tmp_path, capsys):
     search = {"load_params": {"values": [None, str(tmp_path / "none.pt")]}}
-    assert script_module.main([*write_sweep(tmp_path, method="grid", parameters=search)]) == 0
+    flags = write_sweep(tmp_path, method="grid", parameters=search)
+    assert script_module.main([*flags, "--set", "nr_filters=2"]) == 0
     states = {trial.params["load_params"]: trial for trial in trials(tmp_path)}
     failed = states.pop(str(tmp_path / "none.pt"))
     assert failed.state.name == "FAIL" and re.match("error: .*none.pt", failed.user_attrs["failure"])
@@ -138,7 +143,7 @@ def test_a_hopeless_trial_is_stopped(tmp_path, capsys):
         )
     assert script_module.main([*flags, *sets, "--trials", "5", "--prune"]) == 0
     trial = trials(tmp_path)[-1]
-    assert trial.state.name == "PRUNED" and 10 < len(trial.user_attrs["history"]) < 40
+    assert trial.state.name == "PRUNED" and 10 <= len(trial.user_attrs["history"]) < 40
     assert "(stopped after epoch " in capsys.readouterr().out
 
 
@@ -260,21 +265,22 @@ def test_each_method_searches_and_a_resumed_search_repeats_nothing(method):
         if method != "grid":
             study.sampler = sampler(sweep, trial.number)
         settings = {parameter.name: parameter.suggest(trial) for parameter in file.parameters}
-        return -((settings["nr_filters"] - 6) ** 2)
+        return -(math.log10(settings["lr"] / 1e-3) ** 2) if "lr" in settings else 0
 
-    count = 8 if method == "grid" else 30
+    count = 8 if method == "grid" else 40
     for _ in range(count):
         study.sampler = sampler(sweep, 0)
         study.optimize(objective, 1)
     drawn = [trial.params for trial in study.trials]
     assert len({tuple(params.values()) for params in drawn}) == count
     assert all(type(params["nr_filters"]) is int for params in drawn)
-    if method == "bayes":  # it has learned where the best are
-        assert sum(abs(params["nr_filters"] - 6) <= 1 for params in drawn[-10:]) >= 6
+    if method != "grid":
+        near = sum(5e-4 < params["lr"] < 2e-3 for params in drawn[-20:])  # by chance 6 of 20
+        assert near > 10 if method == "bayes" else near < 10
 
 
 def test_machines_share_a_study(tmp_path):
-    """Two sweeps of six trials over one database, at the same time: they share them."""
+    """Two sweeps of four trials over one database, at the same time: they share them."""
     flags = write_sweep(tmp_path, method="random")
     url = f"sqlite:///{tmp_path}/shared.db"
     commands = [
@@ -287,7 +293,7 @@ def test_machines_share_a_study(tmp_path):
     complete = [trial for trial in study.get_trials() if trial.state.name == "COMPLETE"]
     assert 4 <= len(complete) <= 5  # both may begin the last one at the same moment
     assert len({tuple(trial.params.values()) for trial in complete}) == len(complete)
-    counts = [output.count(" accuracy 0.") for output in outputs]
+    counts = [output.count("] trial ") for output in outputs]
     assert sum(counts) == len(complete) and min(counts) >= 1
 
 

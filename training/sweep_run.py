@@ -371,5 +371,8 @@ def progress(study: "Study") -> str:
     done = [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
     if done:
         line += f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
-    settings = " ".join(f"{key}={value}" for key, value in attributes["settings"].items())
+    settings = " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in attributes["settings"].items()
+    )
     return f"{line}  {attributes['seconds']} s  {settings}"
