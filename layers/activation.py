@@ -67,7 +67,8 @@ class _GatedResidual(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad, torch.ops.aten.glu_backward(grad, *ctx.saved_tensors, 1)
+        (update,) = ctx.saved_tensors
+        return grad, torch.ops.aten.glu_backward(grad.to(update.dtype), update, 1)  # under autocast x is wider
 
 
 def gated_residual(x: Tensor, update: Tensor) -> Tensor:
