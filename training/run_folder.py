@@ -30,7 +30,9 @@ class RunFolder:
                 settings.tag,
                 time.strftime("%Y%m%d-%H%M%S"),
             ]
-            self.path = Path(settings.save_dir) / "_".join(word for word in words if word)
+            name = "_".join(word for word in words if word)
+            names = (name, *(f"{name}_{count}" for count in range(2, 1000)))  # trials may start in the same second
+            self.path = next(path for path in (Path(settings.save_dir, name) for name in names) if not path.exists())
         self.samples = Path(settings.sample_dir) if settings.sample_dir else self.path / "samples"
         try:
             self.path.mkdir(parents=True, exist_ok=True)

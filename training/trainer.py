@@ -115,24 +115,20 @@ class Trainer:
                 "images_per_second": round(self.steps_per_epoch * self.batch_size / seconds, 1),
             }
             last = epoch == settings.max_epochs
-            evaluation = None
             if last or epoch % settings.eval_interval == 0:
                 evaluation = evaluate(self.averaged, self.validation, self.precision)
                 report |= {"val_bpd": evaluation.bpd, "accuracy": evaluation.accuracy}
-            sampling = bool(settings.sampling_interval) and (last or epoch % settings.sampling_interval == 0)
-            if sampling:
-                report |= fid.measure(self.averaged)
-            self.folder.report(**report)
-            self.tracker.report(report)
-            tqdm.write(summary(report, settings.max_epochs))
-            if evaluation is not None:
                 self.keep_best(evaluation, epoch)
             if last or epoch % settings.save_interval == 0:
                 self.save(
                     "last.pt", epoch, optimizer=self.optimizer.state_dict(), scheduler=self.scheduler.state_dict()
                 )
-            if sampling:
+            if settings.sampling_interval and (last or epoch % settings.sampling_interval == 0):
                 self.draw(epoch)
+                report |= fid.measure(self.averaged)  # last: it may take minutes
+            self.folder.report(**report)
+            self.tracker.report(report)
+            tqdm.write(summary(report, settings.max_epochs))
         return self.folder.path
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
