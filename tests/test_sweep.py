@@ -40,7 +40,7 @@ def trials(folder, study="tiny"):
     return load_study(study, folder / "sweeps").get_trials()
 
 
-def test_a_killed_sweep_goes_on(tmp_path, script):
+def test_a_killed_sweep_goes_on(tmp_path, script, capsys):
     """Killed in its second trial, begun again: three whole trials, the second one with the settings it had."""
     command = [sys.executable, "sweep.py", *write_sweep(tmp_path), "--trials", "3", "--set", "lr=0.002"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -67,11 +67,11 @@ def test_a_killed_sweep_goes_on(tmp_path, script):
         assert run["nr_filters"] == trial.params["nr_filters"] and run["en_wandb"] is False
         assert trial.value == trial.user_attrs["metrics"]["accuracy"] == trial.user_attrs["history"][0]["accuracy"]
 
-    done = script(*command[1:])
-    assert done.returncode == 0 and "[" not in done.stdout and len(trials(tmp_path)) == 4
+    assert script_module.main(command[2:]) == 0  # there is nothing left to do
+    assert "[" not in capsys.readouterr().out and len(trials(tmp_path)) == 4
 
-    report = script("sweep.py", "--report", str(tmp_path / "sweeps" / "tiny.db"), "--out", str(tmp_path / "report"))
-    assert report.returncode == 0, report.stderr
+    study = str(tmp_path / "sweeps" / "tiny.db")
+    assert script_module.main(["--report", study, "--out", str(tmp_path / "report")]) == 0
     assert len((tmp_path / "report" / "table.md").read_text().split("complete")) == 4
     config = script("pcnn_train.py", "--config", str(tmp_path / "report" / "best.yaml"), "--print_config")
     assert config.returncode == 0, config.stderr
@@ -126,7 +126,7 @@ def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(tmp_path, capsys):
 def test_a_hopeless_trial_is_stopped(tmp_path, capsys):
     """Four trials that were better from the first epoch on, then a real one with --prune."""
     flags = write_sweep(tmp_path)
-    sets = ["--set", "max_epochs=40", "--set", "nr_filters=2", "--set", "lr=0.00001"]
+    sets = ["--set", "max_epochs=16", "--set", "nr_filters=2", "--set", "lr=0.00001"]
     file = fix(read_sweep(flags[0]), sets[1::2])
     (tmp_path / "sweeps").mkdir()
     storage = open_storage(f"sqlite:///{tmp_path}/sweeps/tiny.db")
@@ -137,13 +137,13 @@ def test_a_hopeless_trial_is_stopped(tmp_path, capsys):
                 value=0.99,
                 params={"dropout": 0.1},
                 distributions={"dropout": optuna.distributions.FloatDistribution(0, 0.3)},
-                intermediate_values=dict.fromkeys(range(1, 41), 0.99),
+                intermediate_values=dict.fromkeys(range(1, 17), 0.99),
                 user_attrs={"settings": {"dropout": 0.1}, "fixed": {}, "seconds": 1},
             )
         )
     assert script_module.main([*flags, *sets, "--trials", "5", "--prune"]) == 0
     trial = trials(tmp_path)[-1]
-    assert trial.state.name == "PRUNED" and 10 <= len(trial.user_attrs["history"]) < 40
+    assert trial.state.name == "PRUNED" and 4 <= len(trial.user_attrs["history"]) < 16
     assert "(stopped after epoch " in capsys.readouterr().out
 
 
@@ -280,18 +280,18 @@ def test_each_method_searches_and_a_resumed_search_repeats_nothing(method):
 
 
 def test_machines_share_a_study(tmp_path):
-    """Two sweeps of four trials over one database, at the same time: they share them."""
+    """Two sweeps of three trials over one database, at the same time: they share them."""
     flags = write_sweep(tmp_path, method="random")
     url = f"sqlite:///{tmp_path}/shared.db"
     commands = [
-        [sys.executable, "sweep.py", flags[0], "--save_dir", str(tmp_path / name), "--storage", url, "--trials", "4"]
+        [sys.executable, "sweep.py", flags[0], "--save_dir", str(tmp_path / name), "--storage", url, "--trials", "3"]
         for name in ("one", "two")
     ]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     study = load_study("tiny", tmp_path, url)
     complete = [trial for trial in study.get_trials() if trial.state.name == "COMPLETE"]
-    assert 4 <= len(complete) <= 5  # both may begin the last one at the same moment
+    assert 3 <= len(complete) <= 4  # both may begin the last one at the same moment
     assert len({tuple(trial.params.values()) for trial in complete}) == len(complete)
     counts = [output.count("] trial ") for output in outputs]
     assert sum(counts) == len(complete) and min(counts) >= 1

@@ -106,21 +106,26 @@ def database(path: Path) -> str:
 
 
 def open_storage(url: str) -> Any:
-    """Optuna's storage behind a database URL. Raises UserError."""
+    """Optuna's storage behind a database URL, with its tables. Raises UserError."""
     import optuna
+    from sqlalchemy.exc import DatabaseError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line per trial is ours
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    try:
-        return optuna.storages.RDBStorage(
-            url,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=3 * HEARTBEAT,
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-        )
-    except Exception as error:  # SQLAlchemy's, a driver's, a missing driver's: all are about the URL
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the database {hide_password(url)} cannot be opened ({reason})") from None
+    for patience in (3, 2, 1, 0):
+        try:
+            return optuna.storages.RDBStorage(
+                url,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=3 * HEARTBEAT,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            )
+        except Exception as error:  # SQLAlchemy's, a driver's, a missing driver's: all are about the URL
+            if patience and isinstance(error, DatabaseError):
+                time.sleep(1)  # another machine may be making the same tables
+                continue
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"the database {hide_password(url)} cannot be opened ({reason})") from None
 
 
 def hide_password(url: str) -> str:
