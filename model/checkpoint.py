@@ -34,7 +34,10 @@ def save_checkpoint(
     dataset: str,
     **more: Any,
 ) -> None:
-    """Write the network with everything needed to use it again; ``more`` holds plain values and tensors only."""
+    """Write the network with everything needed to use it again; ``more`` holds plain values and tensors only.
+
+    An earlier file at ``path`` stays until the new one is on the disk and was read back. Raises CheckpointError.
+    """
     path = Path(path)
     checkpoint = {
         "format": FORMAT,
@@ -48,8 +51,15 @@ def save_checkpoint(
     }
     partial = path.with_name(path.name + ".partial")
     try:
-        torch.save(checkpoint, partial)
+        with open(partial, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        read_checkpoint(partial)
         os.replace(partial, path)  # a reader never sees half a file
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} cannot be written ({reason}); is the disk full?") from None
     finally:
         partial.unlink(missing_ok=True)
 

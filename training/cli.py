@@ -1,6 +1,7 @@
 """What the scripts share: flags through jsonargparse, one-line errors, the choice of a device."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from jsonargparse.typing import restricted_number_type
 
 from data import DataError
 from model import CheckpointError
+from training.interruption import Interrupted
 
 __all__ = ["Fraction", "UserError", "parse_settings", "pick_device", "run_script"]
 
@@ -54,9 +56,13 @@ def _plain(value: Any) -> Any:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is CUDA where there is one, else the CPU. Raises UserError without it."""
+    """The device called ``name``; "auto" is CUDA where there is one (under torchrun one a process), else the CPU.
+
+    Raises UserError without it.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", local) if local < torch.cuda.device_count() else torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -66,12 +72,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Call ``main`` and exit with its status; a user's mistake ends in one line on stderr and status 2."""
+    """Call ``main`` and exit with its status; a mistake is one line and status 2, a signal one line and 128 + it."""
     try:
         sys.exit(main())
     except (UserError, DataError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

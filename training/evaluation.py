@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from data import ImageSet
 from model import PixelCNN
+from training.distributed import gather, rank, world_size
 from training.precision import Precision
 from training.scoring import Scorer
 
@@ -32,10 +33,17 @@ def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:
 def evaluate(
     net: PixelCNN, split: ImageSet, precision: Precision = "fp32", batch_size: int | None = None
 ) -> Evaluation:
-    """Score every image of a split under every class, ``batch_size`` images at a time (None: what suits)."""
+    """Score every image of a split under every class, ``batch_size`` images at a time (None: what suits).
+
+    Several processes share the images; each gets the evaluation of all.
+    """
     scorer = Scorer(net, precision, batch_size)
-    batches = split.images.split(scorer.batch_size)
-    scores = torch.cat([scorer(batch) for batch in tqdm(batches, desc="evaluating", leave=False, disable=None)])
+    mine = split.images[rank() :: world_size()]
+    quiet = None if rank() == 0 else True
+    batches = tqdm(mine.split(scorer.batch_size), desc="evaluating", leave=False, disable=quiet)
+    scores = torch.empty(len(split.labels), net.num_classes)
+    for process, part in enumerate(gather(torch.cat([scorer(batch) for batch in batches]))):
+        scores[process :: world_size()] = part
     true = scores.gather(1, split.labels[:, None]).double()
     predictions = scores.argmax(dim=1)
     return Evaluation(

@@ -2,54 +2,93 @@
 
 import dataclasses
 import json
+import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
+from model import CheckpointError
 from training.cli import UserError
+from training.distributed import from_main, rank
 from training.fid import FID_NAMES
-from training.pictures import replacing
+from training.pictures import printable, replacing
 from training.settings import TrainSettings
 
-__all__ = ["RunFolder", "draw_curves"]
+__all__ = ["RunFolder", "draw_curves", "reported"]
 
 
 class RunFolder:
-    """Makes the run's folder and writes what is known at the start. Raises UserError if it cannot."""
+    """Makes the run's folder and writes what is known at the start. Only the main process writes.
 
-    def __init__(self, settings: TrainSettings):
-        if settings.run_dir is not None:
-            self.path = Path(settings.run_dir)
-        else:
-            words = [
-                settings.dataset,
-                f"r{settings.nr_resnet}_f{settings.nr_filters}_m{settings.nr_logistic_mix}",
-                settings.tag,
-                time.strftime("%Y%m%d-%H%M%S"),
-            ]
-            name = "_".join(word for word in words if word)
-            names = (name, *(f"{name}_{count}" for count in range(2, 1000)))  # trials may start in the same second
-            self.path = next(path for path in (Path(settings.save_dir, name) for name in names) if not path.exists())
+    Args:
+        settings: of the run.
+        resumed: the folder of an earlier run that goes on, None for a new one.
+        metrics: the reports of that run up to where it goes on; those after it are dropped.
+
+    Raises UserError if the folder cannot be written.
+    """
+
+    def __init__(self, settings: TrainSettings, resumed: Path | None = None, metrics: Sequence[dict[str, Any]] = ()):
+        self.metrics: list[dict[str, Any]] = list(metrics)
+        self.path = from_main(resumed or new_path(settings))
         self.samples = Path(settings.sample_dir) if settings.sample_dir else self.path / "samples"
+        if rank() > 0:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()):
-                raise UserError(f"{self.path} is not empty; give a new folder, so that no earlier run is lost")
+            if resumed is None and any(self.path.iterdir()):
+                raise UserError(
+                    f"{printable(self.path)} is not empty; give a new folder, so that no earlier run is lost, "
+                    "or --resume to go on with it"
+                )
             self.samples.mkdir(parents=True, exist_ok=True)
-            (self.path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False))
         except OSError as error:
-            raise UserError(f"cannot write the run to {self.path}: {error.strerror or error}") from None
-        self.metrics: list[dict[str, Any]] = []
+            raise UserError(f"cannot write the run to {printable(self.path)}: {error.strerror or error}") from None
+        with replacing(self.path / "config.yaml") as partial:
+            partial.write_text(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False))
+        if resumed is not None:
+            with replacing(self.path / "metrics.jsonl") as partial:
+                partial.write_text("".join(json.dumps(report) + "\n" for report in self.metrics))
 
     def report(self, **values: Any) -> None:
-        """Append a report to metrics.jsonl and redraw curves.png."""
+        """Append a report to metrics.jsonl and redraw curves.png; a disk that is full is said, and not the end."""
         self.metrics.append(values)
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(values) + "\n")
-        draw_curves(self.metrics, self.path / "curves.png")
+        if rank() > 0:
+            return
+        with reported("metrics.jsonl"), replacing(self.path / "metrics.jsonl") as partial:
+            partial.write_text("".join(json.dumps(report) + "\n" for report in self.metrics))
+        with reported("curves.png"):
+            draw_curves(self.metrics, self.path / "curves.png")
+
+
+def new_path(settings: TrainSettings) -> Path:
+    """Where a new run goes: --run_dir, or a folder below --save_dir that does not exist yet."""
+    if settings.run_dir is not None:
+        return Path(settings.run_dir)
+    words = [
+        settings.dataset,
+        f"r{settings.nr_resnet}_f{settings.nr_filters}_m{settings.nr_logistic_mix}",
+        settings.tag,
+        time.strftime("%Y%m%d-%H%M%S"),
+    ]
+    name = "_".join(word for word in words if word)
+    names = (name, *(f"{name}_{count}" for count in range(2, 1000)))  # trials may start in the same second
+    return next(path for path in (Path(settings.save_dir, name) for name in names) if not path.exists())
+
+
+@contextmanager
+def reported(name: str) -> Iterator[None]:
+    """A file that cannot be written is told on stderr, and the run goes on."""
+    try:
+        yield
+    except (OSError, UserError, CheckpointError) as error:
+        tqdm.write(f"warning: {name} was not written ({error}); training goes on", file=sys.stderr)
 
 
 def draw_curves(metrics: list[dict[str, Any]], path: Path) -> None:

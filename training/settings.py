@@ -25,6 +25,8 @@ class TrainSettings:
         save_dir: each run makes one folder below this one.
         run_dir: the run's own folder instead; it must be new or empty.
         sample_dir: folder of the sample grids; none means samples/ in the run's folder.
+        resume: go on with a run that was cut off: its folder, or auto: the newest run of this configuration below
+            --save_dir (or in --run_dir), and a new one where there is none. Other flags may be left out.
         load_params: start from the weights of this checkpoint, or of a starter-code state dict.
         tag: a word that the name of the run's folder carries.
         nr_resnet: residual blocks a resolution (R), at least 1.
@@ -34,13 +36,14 @@ class TrainSettings:
             residual block), film (scale and shift of every block), none.
         dropout: of the residual blocks, 0 to below 1; small networks on small images want little.
         init: default, or data (data-dependent: every convolution's output starts with mean 0 and deviation 1).
-        batch_size: images a step, at least 1.
+        batch_size: images a step (of each process under torchrun), at least 1.
         max_epochs: passes over the training images, at least 1.
         lr: learning rate of Adam at its peak, above 0.
         lr_schedule: decay multiplies lr by --lr_decay after each step; cosine brings it to 0 at the end.
         lr_decay: factor per STEP, above 0, at most 1.
         warmup: steps in which lr rises linearly from 0, at least 0.
         weight_decay: decoupled (AdamW), at least 0.
+        grad_clip: largest norm of the gradient, of bits/dim; longer ones are scaled down to it; 0 is no limit.
         ema: decay of the moving average of the weights that is evaluated, sampled from and shipped; 0 is none.
         augment: none, or flip (mirror half of the images).
         precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
@@ -48,6 +51,8 @@ class TrainSettings:
         compile: whether to compile the training step with torch.compile; none means on CUDA only. The first steps
             then take a minute or so.
         seed: of the weights, the order of the images, dropout and the samples, at least 0.
+        deterministic: the same numbers at every repetition on CUDA too, with slower kernels there; a CPU's are the
+            same anyway.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         eval_interval: epochs between evaluations of all validation images, at least 1.
         sampling_interval: epochs between sample grids, also drawn after the last; 0 is never.
@@ -58,6 +63,7 @@ class TrainSettings:
         fid_weights: a copy of pytorch-fid's Inception weights; none means the file in torch's cache, downloaded if
             it is missing.
         save_interval: epochs between writes of last.pt, also written after the last, at least 1.
+        save_minutes: last.pt is also written when the last write is that long ago; 0 is never.
         en_wandb: track the run with Weights & Biases too; without an API key or a network it does so offline.
         wandb_project: on W&B; none means WANDB_PROJECT, else conditional-pixelcnn.
         wandb_entity: the W&B user or team; none means WANDB_ENTITY, else your own.
@@ -73,6 +79,7 @@ class TrainSettings:
     save_dir: str = "runs"
     run_dir: str | None = None
     sample_dir: str | None = None
+    resume: str | None = None
     load_params: str | None = None
     tag: str | None = None
     nr_resnet: PositiveInt = 2
@@ -88,11 +95,13 @@ class TrainSettings:
     lr_decay: DecayRate = 0.999995
     warmup: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.0
+    grad_clip: NonNegativeFloat = 0.0
     ema: Fraction = 0.9995
     augment: Literal["none", "flip"] = "none"
     precision: Precision = "auto"
     compile: bool | None = None
     seed: NonNegativeInt = 1
+    deterministic: bool = False
     device: str = "auto"
     eval_interval: PositiveInt = 1
     sampling_interval: NonNegativeInt = 25
@@ -101,6 +110,7 @@ class TrainSettings:
     fid_dims: Literal[64, 192, 768, 2048] = 2048
     fid_weights: str | None = None
     save_interval: PositiveInt = 25
+    save_minutes: NonNegativeFloat = 10.0
     en_wandb: bool = False
     wandb_project: str | None = None
     wandb_entity: str | None = None

@@ -1,31 +1,50 @@
 """The training loop: maximum likelihood of p(image | class)."""
 
 import dataclasses
-import math
+import os
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
 from data import DATASETS, ImageSet, load_split
-from model import PixelCNN, data_dependent_init, image_generators, load_any_checkpoint, log_likelihood, sample
+from model import (
+    PixelCNN,
+    data_dependent_init,
+    image_generators,
+    load_any_checkpoint,
+    log_likelihood,
+    read_checkpoint,
+    sample,
+)
 from model import save_checkpoint as write_checkpoint
 from training.cli import UserError, pick_device
+from training.distributed import any_of, main_first, mean_of, rank, world_size
 from training.evaluation import Evaluation, bits_per_dim, evaluate
-from training.fid import FID_NAMES
 from training.fid_reference import TrainingFID
+from training.interruption import Interrupted, Interruption
 from training.optimization import make_optimizer, moving_average
-from training.pictures import confusion_picture, labelled_grid
+from training.pictures import confusion_picture, labelled_grid, printable
 from training.precision import autocast, pick_precision
-from training.run_folder import RunFolder
+from training.progress import Progress, Readout, mean_bpd, mixed_seed, summary
+from training.run_folder import RunFolder, reported
+from training.scoring import out_of_memory
 from training.settings import TrainSettings
 from training.tracking import Tracker
 
 __all__ = ["Trainer", "build_network"]
+
+MAX_SKIPPED = {"fp32": 5, "bf16": 5, "fp16": 30}  # steps in a row; loss scaling begins with some that overflow
+STEPS_BETWEEN_TALKS = 10  # of several processes, about signals and the clock
+STOP = 2  # their message is STOP x signal, or 1 for "save"
 
 
 def build_network(settings: TrainSettings, image_channels: int, num_classes: int) -> PixelCNN:
@@ -52,14 +71,23 @@ def build_network(settings: TrainSettings, image_channels: int, num_classes: int
 
 
 class Trainer:
-    """Everything a run holds; `run` trains to the end and returns the run's folder."""
+    """Everything a run holds; `run` trains to the end and returns the run's folder.
 
-    def __init__(self, settings: TrainSettings):
+    The randomness of an epoch's order and of a step's dropout depends on the seed, the epoch or step, and the process
+    alone, so that a run that was cut goes on as if it had not been.
+
+    Args:
+        settings: of the run.
+        resumed: the folder of the run to go on with, as `training.resume` finds it.
+    """
+
+    def __init__(self, settings: TrainSettings, resumed: Path | None = None):
         self.settings = settings
         self.device = pick_device(settings.device)
         self.precision = pick_precision(settings.precision, self.device)
-        torch.manual_seed(settings.seed)
-        self.order = torch.Generator().manual_seed(settings.seed)  # of the images and their flips
+        if settings.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums in one order only so
+        torch.use_deterministic_algorithms(settings.deterministic)
         self.train_split = self._load("train")
         self.validation = self._load("validation")
         for split, name in ((self.train_split, "training"), (self.validation, "validation")):
@@ -67,31 +95,43 @@ class Trainer:
                 raise UserError(f"{settings.dataset}: some {name} images have no class (label -1); remove them")
         channels = DATASETS[settings.dataset].channels
         self.image_size = tuple(self.train_split.images.shape[2:])
-        self.net = build_network(settings, channels, self.train_split.num_classes).to(self.device)
+        torch.manual_seed(settings.seed)
+        started = resumed is not None and (resumed / "last.pt").exists()
+        fresh = dataclasses.replace(settings, load_params=None) if started else settings
+        self.net = build_network(fresh, channels, self.train_split.num_classes).to(self.device)
         self.images = self.train_split.images.to(self.device)  # uint8: a whole set is small
         self.labels = self.train_split.labels.to(self.device)
-        self.batch_size = min(settings.batch_size, len(self.labels))
-        if settings.init == "data":
-            first = torch.randperm(len(self.labels), generator=self.order)[: max(64, self.batch_size)].to(self.device)
+        self.batch_size = min(settings.batch_size, len(self.labels) // world_size())  # of each process
+        self.joint_batch = self.batch_size * world_size()
+        self.steps_per_epoch = len(self.labels) // self.joint_batch
+        if settings.init == "data" and not started:
+            order, _ = self.epoch_order(0)
+            first = order[: max(64, self.batch_size)]
             data_dependent_init(self.net, self.images[first], self.labels[first])
         self.ema = moving_average(self.net, settings.ema) if settings.ema else None
-        self.steps_per_epoch = len(self.labels) // self.batch_size
         total_steps = self.steps_per_epoch * settings.max_epochs
         self.optimizer, self.scheduler = make_optimizer(self.net, settings, total_steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.log_likelihood = partial(log_likelihood, self.net)
+        self.progress = Progress(torch.zeros(4, device=self.device))
+        self.best: tuple[float, float] | None = None  # (accuracy, -bpd)
+        metrics = self.restore(resumed / "last.pt") if started else []
+        parallel = self.net
+        if world_size() > 1:
+            parallel = DistributedDataParallel(self.net, [self.device.index] if self.device.index is not None else None)
+        self.log_likelihood = partial(log_likelihood, parallel)
         if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # all batches have one shape
+            torch.backends.cudnn.benchmark = not settings.deterministic  # all batches have one shape
         if settings.compile or (settings.compile is None and self.device.type == "cuda"):
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled here runs as it is
             self.log_likelihood = torch.compile(self.log_likelihood)
-        self.step = 0
-        self.best: tuple[float, float] | None = None  # (accuracy, -bpd)
-        self.folder = RunFolder(settings)
+        self.folder = RunFolder(settings, resumed, metrics)
         self.tracker = Tracker()  # pcnn_train.py puts a W&B one here
+        self.interruption = Interruption()
+        self.saved = time.monotonic()
 
     def _load(self, split: str) -> ImageSet:
-        return load_split(self.settings.dataset, split, self.settings.image_size, self.settings.data_dir)
+        settings = self.settings
+        return main_first(lambda: load_split(settings.dataset, split, settings.image_size, settings.data_dir))
 
     @property
     def averaged(self) -> PixelCNN:
@@ -99,105 +139,240 @@ class Trainer:
         return self.net if self.ema is None else self.ema.module
 
     def run(self) -> Path:
-        """Train all epochs; returns the run's folder."""
-        settings = self.settings
-        fid = TrainingFID(settings, self.validation, self.device)
-        for epoch in range(1, settings.max_epochs + 1):
-            start = time.perf_counter()
-            train_bpd = self.train_epoch(epoch)
-            seconds = time.perf_counter() - start
-            report = {
-                "epoch": epoch,
-                "step": self.step,
-                "train_bpd": train_bpd,
-                "lr": self.scheduler.get_last_lr()[0],
-                "seconds": round(seconds, 3),
-                "images_per_second": round(self.steps_per_epoch * self.batch_size / seconds, 1),
-            }
-            last = epoch == settings.max_epochs
+        """Train all epochs; returns the run's folder.
+
+        Raises Interrupted after SIGTERM or Ctrl-C, when last.pt is written; UserError where training cannot go on.
+        """
+        with self.interruption:
+            fid = TrainingFID(self.settings, self.validation, self.device) if rank() == 0 else None
+            try:
+                if self.progress.step == 0:
+                    self.save_last()  # from now on the folder holds a checkpoint, whatever happens
+                while self.progress.epoch <= self.settings.max_epochs:
+                    self.run_epoch(fid)
+            except Interrupted as stop:
+                done = self.save_last()
+                where = f"stopped in epoch {self.progress.epoch} after step {self.progress.step}"
+                how = "" if done else " from the last checkpoint that could be written"
+                how += f": python pcnn_train.py --resume {shlex.quote(printable(self.folder.path))}"
+                raise Interrupted(stop.signum, f"{where}; to go on{how}") from None
+        if rank() == 0 and not (self.folder.path / "best.pt").exists():
+            raise UserError(f"no checkpoint could be written to {printable(self.folder.path)}; free some space")
+        return self.folder.path
+
+    def run_epoch(self, fid: TrainingFID | None) -> None:
+        """The steps that are left of an epoch, then evaluation, checkpoints, samples and the report."""
+        settings, epoch = self.settings, self.progress.epoch
+        report = self.train_epoch()
+        last = epoch == settings.max_epochs
+        with self.interruption.promptly():  # all of it is done again on resume
             if last or epoch % settings.eval_interval == 0:
                 evaluation = evaluate(self.averaged, self.validation, self.precision)
                 report |= {"val_bpd": evaluation.bpd, "accuracy": evaluation.accuracy}
                 self.keep_best(evaluation, epoch)
             if last or epoch % settings.save_interval == 0:
-                self.save(
-                    "last.pt", epoch, optimizer=self.optimizer.state_dict(), scheduler=self.scheduler.state_dict()
-                )
-            if settings.sampling_interval and (last or epoch % settings.sampling_interval == 0):
+                self.save_last()
+            if fid and settings.sampling_interval and (last or epoch % settings.sampling_interval == 0):
                 self.draw(epoch)
                 report |= fid.measure(self.averaged)  # last: it may take minutes
-            self.folder.report(**report)
-            self.tracker.report(report)
+        self.folder.report(**report)
+        self.tracker.report(report)
+        if rank() == 0:
             tqdm.write(summary(report, settings.max_epochs))
-        return self.folder.path
+        self.progress = self.progress.next_epoch()
+
+    def epoch_order(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The order of an epoch's images, int64 [N], and which are mirrored, bool [N], the same in all processes."""
+        generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, epoch))
+        order = torch.randperm(len(self.labels), generator=generator)
+        mirrored = torch.rand(len(self.labels), generator=generator) < 0.5
+        return order.to(self.device), mirrored.to(self.device)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training images once, in a new order, in whole batches (the few left over change every epoch)."""
-        order = torch.randperm(len(self.labels), generator=self.order)
-        mirrored = torch.rand(len(self.labels), generator=self.order) < 0.5
-        order, mirrored = order.to(self.device), mirrored.to(self.device)
-        for index in order.split(self.batch_size)[: self.steps_per_epoch]:
+        """This process's share of the images left in the epoch, in whole batches; the few left over change."""
+        order, mirrored = self.epoch_order(self.progress.epoch)
+        for start in range(self.progress.images, len(order) - self.joint_batch + 1, self.joint_batch):
+            index = order[start:][rank() * self.batch_size :][: self.batch_size]
             images = self.images[index]
             if self.settings.augment == "flip":
                 images = torch.where(mirrored[index][:, None, None, None], images.flip(3), images)
             yield images, self.labels[index]
 
-    def train_epoch(self, epoch: int) -> float:
-        """One pass over the training images; returns the mean bits/dim over its steps. UserError if it is no number."""
+    def train_epoch(self) -> dict[str, Any]:
+        """The steps that are left of the epoch; returns what its report says of them.
+
+        Raises Interrupted after the step in which a signal came; UserError when the numbers or the memory give out.
+        """
+        progress, settings = self.progress, self.settings
         self.net.train()
-        total = torch.zeros((), device=self.device)
-        running = Readout(self.device)
-        title = f"epoch {epoch}/{self.settings.max_epochs}"
-        with tqdm(total=self.steps_per_epoch, desc=title, unit="step", leave=False, disable=None) as bar:
-            for count, (images, labels) in enumerate(self.batches(), 1):
-                total += self.train_step(images, labels)
+        readout = Readout(self.device)
+        start = time.perf_counter() - progress.seconds
+        bar = tqdm(
+            total=self.steps_per_epoch,
+            initial=progress.images // self.joint_batch,
+            desc=f"epoch {progress.epoch}/{settings.max_epochs}",
+            unit="step",
+            leave=False,
+            disable=None if rank() == 0 else True,
+        )
+        with bar:
+            for images, labels in self.batches():
+                self.stop_or_save()
+                self.train_step(images, labels)
+                progress.images += self.joint_batch
+                progress.seconds = time.perf_counter() - start
                 bar.update()
-                if (mean := running.read(total, count)) is not None:
-                    bar.set_postfix(bpd=f"{mean:.3f}", refresh=False)
-        mean = total.item() / self.steps_per_epoch
-        if not math.isfinite(mean):
-            raise UserError(f"epoch {epoch}: the training loss is {mean}; lower --lr, or give it more --warmup")
-        return mean
+                if (sums := readout.read(progress.sums, bar.n)) is not None:
+                    self.check_numbers(sums)
+                    bar.set_postfix(bpd=f"{mean_bpd(sums, readout.steps):.3f}", refresh=False)
+        self.stop_or_save()
+        sums = progress.sums.tolist()
+        self.check_numbers(sums)
+        progress.seconds = time.perf_counter() - start  # the device has finished by now
+        report = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "train_bpd": mean_bpd(sums, progress.images // self.joint_batch),
+            "lr": self.scheduler.get_last_lr()[0],
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(progress.images / progress.seconds, 1),
+        }
+        if sums[1]:
+            report["skipped_steps"] = int(sums[1])
+        return report
 
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of Adam on the mean bits/dim of a batch, which is returned."""
-        with autocast(self.precision, self.device):
-            log_p = self.log_likelihood(images, labels)
-        loss = bits_per_dim(-log_p.mean(), tuple(images.shape[1:]))
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        """One step of Adam on the mean bits/dim of a batch, which is returned. Without effect if that is no number."""
+        torch.manual_seed(mixed_seed(self.settings.seed, self.progress.step, 1 + rank()))
+        parameters = list(self.net.parameters())
+        try:
+            with autocast(self.precision, self.device):
+                log_p = self.log_likelihood(images, labels)
+            loss = bits_per_dim(-log_p.mean(), tuple(images.shape[1:]))
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(
+                f"a batch of {len(images)} does not fit in the memory of {self.device}: "
+                "lower --batch_size (or --nr_filters, --nr_resnet)"
+            ) from None
+        self.scaler.unscale_(self.optimizer)
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.settings.grad_clip:
+            clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
+        loss = mean_of(loss.detach())
+        bad = ~torch.isfinite(norm)
+        self.optimizer.found_inf = bad.float()  # fused Adam leaves weights and moments alone where it is 1
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
         if self.ema is not None:
             self.ema.update_parameters(self.net)
-        self.step += 1
-        return loss.detach()
+        total, skipped, row, longest = self.progress.sums.unbind()
+        row = torch.where(bad, row + 1, 0)
+        self.progress.sums = torch.stack(
+            (total + torch.where(bad, 0, loss), skipped + bad, row, torch.maximum(longest, row))
+        )
+        self.progress.step += 1
+        return loss
+
+    def check_numbers(self, sums: Sequence[float]) -> None:
+        """Raise UserError if too many steps in a row were no numbers."""
+        longest = int(sums[3])
+        if longest >= MAX_SKIPPED[self.precision]:
+            advice = "lower --lr, give it more --warmup, or --grad_clip 1"
+            if self.precision != "fp32":
+                advice += ", or take --precision fp32"
+            raise UserError(
+                f"epoch {self.progress.epoch}: the loss or its gradient was no finite number in {longest} steps in a "
+                f"row; {advice}. The run is in {printable(self.folder.path)}"
+            )
+
+    def stop_or_save(self) -> None:
+        """Between two steps: raise Interrupted if a signal came, to this process or another; save by the clock."""
+        if self.progress.step % STEPS_BETWEEN_TALKS and world_size() > 1:
+            return  # asking the other processes takes time
+        due = time.monotonic() - self.saved > self.settings.save_minutes * 60 > 0
+        if world_size() > 1:
+            wish = any_of(max(int(due), STOP * (self.interruption.signum or 0)))
+            due = wish % STOP
+            self.interruption.signum = self.interruption.signum or wish // STOP or None
+        self.interruption.check()
+        if due:
+            self.save_last()
 
     def keep_best(self, evaluation: Evaluation, epoch: int) -> None:
         """Write best.pt and confusion.png if this is the best validation accuracy so far (bits/dim decides a tie)."""
         score = (evaluation.accuracy, -evaluation.bpd)
         if self.best is None or score > self.best:
+            saved = self.save("best.pt", epoch, validation={"accuracy": evaluation.accuracy, "bpd": evaluation.bpd})
+            if not saved:
+                return
             self.best = score
-            self.save("best.pt", epoch, validation={"accuracy": evaluation.accuracy, "bpd": evaluation.bpd})
+            if rank() > 0:
+                return
             path = self.folder.path / "confusion.png"
             names = self.train_split.class_names
-            confusion_picture(self.validation.labels, evaluation.predictions, names, path)
-            self.tracker.image("confusion", path, epoch)
+            with reported("confusion.png"):
+                confusion_picture(self.validation.labels, evaluation.predictions, names, path)
+                self.tracker.image("confusion", path, epoch)
 
-    def save(self, name: str, epoch: int, **more) -> None:
-        write_checkpoint(
-            self.folder.path / name,
-            self.net,
-            ema=None if self.ema is None else self.averaged,
-            image_size=self.image_size,
-            class_names=self.train_split.class_names,
-            dataset=self.settings.dataset,
-            settings=dataclasses.asdict(self.settings),
-            epoch=epoch,
-            step=self.step,
-            **more,
+    def save(self, name: str, epoch: int, **more: Any) -> bool:
+        """Write a checkpoint; where that fails it is said, an earlier one stays, and the answer is False."""
+        if rank() > 0:
+            return True
+        with reported(name):
+            write_checkpoint(  # raises CheckpointError
+                self.folder.path / name,
+                self.net,
+                ema=None if self.ema is None else self.averaged,
+                image_size=self.image_size,
+                class_names=self.train_split.class_names,
+                dataset=self.settings.dataset,
+                settings=dataclasses.asdict(self.settings),
+                epoch=epoch,
+                step=self.progress.step,
+                **more,
+            )
+            return True
+        return False
+
+    def save_last(self) -> bool:
+        """Write last.pt, with all that a run needs to go on from here; False where it could not be written."""
+        self.saved = time.monotonic()
+        return self.save(
+            "last.pt",
+            self.progress.epoch,
+            optimizer=self.optimizer.state_dict(),
+            scheduler=self.scheduler.state_dict(),
+            scaler=self.scaler.state_dict(),
+            progress=dataclasses.asdict(self.progress),
+            ema_updates=0 if self.ema is None else int(self.ema.n_averaged),
+            best=None if self.best is None else list(self.best),
+            metrics=self.folder.metrics,
         )
+
+    def restore(self, path: Path) -> list[dict[str, Any]]:
+        """Go back to the state in a last.pt; returns the reports up to there. Raises CheckpointError, UserError."""
+        checkpoint = read_checkpoint(path)
+        try:
+            self.net.load_state_dict(checkpoint["weights"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(checkpoint["ema"])
+                self.ema.n_averaged.fill_(checkpoint["ema_updates"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            self.scheduler.load_state_dict(checkpoint["scheduler"])
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(checkpoint["scaler"])
+            self.progress = Progress(**checkpoint["progress"])
+            self.progress.sums = self.progress.sums.to(self.device)
+            self.best = None if checkpoint["best"] is None else tuple(checkpoint["best"])
+            return checkpoint["metrics"]
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{printable(path)} does not hold a run to go on with: {reason}") from None
 
     def draw(self, epoch: int) -> None:
         """Draw a grid of samples, one row a class; the same randomness at every epoch, so that grids compare."""
@@ -211,38 +386,3 @@ class Trainer:
         path = self.folder.samples / f"epoch_{epoch:04d}.png"
         labelled_grid(images.cpu(), labels, self.train_split.class_names, path)
         self.tracker.image("samples", path, epoch)
-
-
-class Readout:
-    """The mean of a sum that grows on the device, read now and then without waiting for the device."""
-
-    EVERY = 20  # steps
-
-    def __init__(self, device: torch.device):
-        cuda = device.type == "cuda"
-        self.copy = torch.empty((), pin_memory=cuda)
-        self.copied = torch.cuda.Event() if cuda else None
-        self.count = 0  # steps in the copy, 0 when none is on its way
-
-    def read(self, total: Tensor, count: int) -> float | None:
-        """The mean of some steps ago, once, when it has arrived."""
-        if not self.count and count % self.EVERY == 0:
-            self.copy.copy_(total, non_blocking=True)
-            self.count = count
-            if self.copied:
-                self.copied.record()
-        if not self.count or (self.copied and not self.copied.query()):
-            return None
-        mean, self.count = self.copy.item() / self.count, 0
-        return mean
-
-
-def summary(report: dict, max_epochs: int) -> str:
-    """A report as one line for the terminal."""
-    line = f"epoch {report['epoch']}/{max_epochs}  train {report['train_bpd']:.3f}"
-    if "val_bpd" in report:
-        line += f"  validation {report['val_bpd']:.3f} bits/dim, accuracy {report['accuracy']:.4f}"
-    for name in FID_NAMES:
-        if name in report:
-            line += f", {name} {report[name]:.2f}"
-    return f"{line}  lr {report['lr']:.2e}  {report['seconds']:.1f} s"

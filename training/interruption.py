@@ -1,0 +1,64 @@
+"""SIGTERM and Ctrl-C: a run finishes its step, saves, and says how to go on."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+__all__ = ["Interrupted", "Interruption"]
+
+
+class Interrupted(BaseException):
+    """A signal ended the work early. No Exception, so that nothing that survives errors swallows it.
+
+    Args:
+        signum: the signal; scripts exit with 128 + signum.
+        message: one line for the person who stopped it.
+    """
+
+    def __init__(self, signum: int, message: str = "interrupted"):
+        super().__init__(message)
+        self.signum = signum
+
+
+class Interruption:
+    """Inside this context the first SIGTERM or Ctrl-C is noted in ``signum``; a second Ctrl-C stops at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.prompt = False
+        self.earlier: dict[int, object] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():  # Python takes signals nowhere else
+            self.earlier = {signum: signal.signal(signum, self._note) for signum in self.SIGNALS}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for signum, handler in self.earlier.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum
+        if self.prompt:
+            raise Interrupted(signum)
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came."""
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+    @contextmanager
+    def promptly(self) -> Iterator[None]:
+        """Inside, a signal raises Interrupted at once: for work that is done again from its start."""
+        self.prompt = True
+        try:
+            self.check()
+            yield
+        finally:
+            self.prompt = False

@@ -1,0 +1,73 @@
+"""Going on with a run that was cut off: which one, and whether it is the same configuration."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.cli import UserError, parse_settings
+from training.pictures import printable
+from training.settings import TrainSettings
+
+__all__ = ["find_run"]
+
+# what may change when a run goes on: places, devices, how long, and what is looked at
+FREE = {
+    *("resume", "max_epochs", "data_dir", "save_dir", "run_dir", "sample_dir", "device", "compile", "deterministic"),
+    *("eval_interval", "save_interval", "save_minutes", "sampling_interval", "sample_batch_size"),
+    *("fid_samples", "fid_dims", "fid_weights", "log_model", "en_wandb"),
+    *("wandb_project", "wandb_entity", "wandb_name", "wandb_group", "wandb_tags"),
+}
+
+
+def find_run(settings: TrainSettings, argv: Sequence[str]) -> tuple[TrainSettings, Path | None]:
+    """The settings to train with, and the folder of the run to go on with, None for a new one.
+
+    ``--resume DIR`` takes the settings of that run, which the flags in ``argv`` override as far as they may change;
+    ``--resume auto`` takes the newest run of this configuration below --save_dir (or the one in --run_dir).
+    Raises UserError where there is no such run, or it has another configuration.
+    """
+    if settings.resume is None:
+        return settings, None
+    plain = dataclasses.replace(settings, resume=None)
+    if settings.resume != "auto":
+        folder = Path(settings.resume)
+        saved = run_settings(folder)
+        settings = parse_settings(TrainSettings, "", ["--config", str(folder / "config.yaml"), *argv])
+        refuse_changes(settings, saved, folder)
+        return dataclasses.replace(settings, resume=None), folder
+    if settings.run_dir is not None:
+        folder = Path(settings.run_dir)
+        if not (folder / "config.yaml").exists():
+            return plain, None
+        refuse_changes(settings, run_settings(folder), folder)
+        return plain, folder
+    configs = sorted(Path(settings.save_dir).glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
+    for config in reversed(configs):
+        try:
+            if not changes(settings, run_settings(config.parent)):
+                return plain, config.parent
+        except UserError:
+            continue  # of another version of this program
+    return plain, None
+
+
+def run_settings(folder: Path) -> TrainSettings:
+    """The settings of the run in ``folder``. Raises UserError."""
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise UserError(f"--resume {printable(folder)}: no run is there (no config.yaml); give a run's folder, or auto")
+    return parse_settings(TrainSettings, "", ["--config", str(config)])
+
+
+def changes(settings: TrainSettings, saved: TrainSettings) -> list[str]:
+    """The settings that differ and must not."""
+    names = [field.name for field in dataclasses.fields(TrainSettings) if field.name not in FREE]
+    return [name for name in names if getattr(settings, name) != getattr(saved, name)]
+
+
+def refuse_changes(settings: TrainSettings, saved: TrainSettings, folder: Path) -> None:
+    for name in changes(settings, saved):
+        raise UserError(
+            f"--{name} {getattr(settings, name)}: the run in {printable(folder)} has {getattr(saved, name)}; "
+            "leave the flag out to go on with it, or begin a run in another folder"
+        )
