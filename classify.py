@@ -48,7 +48,7 @@ class ClassifySettings:
             Uniform by default.
         batch_size: images at a time, at least 1; auto is what suits the device. Halved when memory runs out.
         precision: of the network: fp32, bf16, fp16 (CUDA only), or auto: bf16 where the device has it natively, fp16
-            on older GPUs, else fp32. The likelihood is fp32.
+            on older GPUs, else fp32, with classes that are close to each other decided in fp32. The likelihood is fp32.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
 

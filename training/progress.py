@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.fid import FID_NAMES
 
-__all__ = ["Progress", "Readout", "mean_bpd", "mixed_seed", "summary"]
+__all__ = ["Progress", "Readout", "means", "mixed_seed", "summary"]
 
 
 @dataclass
@@ -17,8 +17,8 @@ class Progress:
     """Where a run is.
 
     Args:
-        sums: of the epoch so far, float [4] on the device: bits/dim over its good steps, skipped steps, skipped steps
-            in a row up to now, and the most in a row.
+        sums: of the epoch so far, float [5] on the device: skipped steps, skipped steps in a row up to now, the most
+            in a row, and over the other steps bits/dim and cross-entropy (nats).
         epoch: under way, from 1.
         images: of it that were trained on.
         step: steps of the run, with the skipped ones.
@@ -41,9 +41,10 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def mean_bpd(sums: Sequence[float], steps: int) -> float:
-    """Mean bits/dim of the steps that were not skipped, from `Progress.sums`."""
-    return sums[0] / max(1, steps - sums[1])
+def means(sums: Sequence[float], steps: int) -> tuple[float, float]:
+    """Mean bits/dim and cross-entropy (nats) of the steps that were not skipped, from `Progress.sums`."""
+    good = max(1, steps - sums[0])
+    return sums[3] / good, sums[4] / good
 
 
 class Readout:

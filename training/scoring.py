@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model import PixelCNN, class_log_likelihoods, fold_weight_norm
+from model import PixelCNN, class_log_likelihoods, fold_weight_norm, log_likelihood
 from training.cli import UserError
 from training.precision import Precision, autocast, pick_precision
 
@@ -11,6 +11,9 @@ __all__ = ["Scorer", "forget_failed_batch", "out_of_memory"]
 
 # feature maps (images x classes) at a time: a CPU's caches want few, a GPU's cores many
 MAPS = {"cpu": 32, "cuda": 1024}
+# nats between classes within which 16 bits may pick the wrong one: the log-likelihoods of a trained network on 32x32
+# images were 2.5 nats off on average
+CLOSE = 8.0
 
 
 class Scorer:
@@ -18,7 +21,8 @@ class Scorer:
 
     Args:
         net: the network, whose mode does not matter (dropout is off).
-        precision: of the network; the likelihood is fp32.
+        precision: of the network; the likelihood is fp32. With "auto", where that means 16 bits, the classes within
+            CLOSE nats of an image's best are scored again in fp32, so that the answer is that of fp32.
         batch_size: images at a time, None for what suits the device; halved, for good, when memory runs out.
     """
 
@@ -26,6 +30,7 @@ class Scorer:
         self.device = next(net.parameters()).device
         self.net = fold_weight_norm(net)
         self.precision = pick_precision(precision, self.device)
+        self.twice = precision == "auto" and self.precision != "fp32"
         self.batch_size = batch_size or max(1, MAPS.get(self.device.type, 32) // net.num_classes)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -39,7 +44,8 @@ class Scorer:
             batch = images[start : start + self.batch_size]
             try:
                 with autocast(self.precision, self.device):
-                    scores.append(class_log_likelihoods(self.net, batch).cpu())
+                    batch_scores = class_log_likelihoods(self.net, batch)
+                scores.append((self.decide(batch, batch_scores) if self.twice else batch_scores).cpu())
                 start += len(batch)
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -52,6 +58,17 @@ class Scorer:
                 self.batch_size = len(batch) // 2
                 forget_failed_batch(error)
         return torch.cat(scores)
+
+    @torch.inference_mode()
+    def decide(self, images: Tensor, scores: Tensor) -> Tensor:
+        """``scores`` [B, num_classes] with the classes that compete for the best place scored again in fp32."""
+        close = scores.amax(dim=1, keepdim=True) - scores < CLOSE
+        close &= close.sum(dim=1, keepdim=True) > 1
+        image, label = close.nonzero(as_tuple=True)
+        scores = scores.clone()
+        for i, y in zip(image.split(self.batch_size), label.split(self.batch_size), strict=True):
+            scores[i, y] = log_likelihood(self.net, images[i.to(images.device)].to(self.device), y)
+        return scores
 
 
 def forget_failed_batch(error: RuntimeError) -> None:

@@ -43,6 +43,12 @@ class TrainSettings:
         lr_decay: factor per STEP, above 0, at most 1.
         warmup: steps in which lr rises linearly from 0, at least 0.
         weight_decay: decoupled (AdamW), at least 0.
+        discriminative_weight: w in the loss, bits/dim under the true class + w x cross-entropy (nats) of the Bayes
+            posterior; 0 is plain maximum likelihood. More than 0 takes the likelihoods of all C classes in one pass:
+            C times the time and memory of a plain step, or 1 + k times with --negatives k.
+        posterior_temperature: nats that log p(image | class) is divided by in that posterior, above 0.
+        negatives: wrong classes of an image that its posterior is taken over, chosen at random at each step; none
+            means all.
         grad_clip: largest norm of the gradient, of bits/dim; longer ones are scaled down to it; 0 is no limit.
         ema: decay of the moving average of the weights that is evaluated, sampled from and shipped; 0 is none.
         augment: none, or flip (mirror half of the images).
@@ -95,6 +101,9 @@ class TrainSettings:
     lr_decay: DecayRate = 0.999995
     warmup: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.0
+    discriminative_weight: NonNegativeFloat = 0.0
+    posterior_temperature: PositiveFloat = 20.0
+    negatives: PositiveInt | None = None
     grad_clip: NonNegativeFloat = 0.0
     ema: Fraction = 0.9995
     augment: Literal["none", "flip"] = "none"

@@ -31,10 +31,11 @@ from training.distributed import any_of, main_first, mean_of, rank, world_size
 from training.evaluation import Evaluation, bits_per_dim, evaluate
 from training.fid_reference import TrainingFID
 from training.interruption import Interrupted, Interruption
+from training.objective import candidate_classes, hybrid_loss
 from training.optimization import make_optimizer, moving_average
 from training.pictures import confusion_picture, labelled_grid, printable
 from training.precision import autocast, pick_precision
-from training.progress import Progress, Readout, mean_bpd, mixed_seed, summary
+from training.progress import Progress, Readout, means, mixed_seed, summary
 from training.run_folder import RunFolder, reported
 from training.scoring import out_of_memory
 from training.settings import TrainSettings
@@ -99,6 +100,13 @@ class Trainer:
         started = resumed is not None and (resumed / "last.pt").exists()
         fresh = dataclasses.replace(settings, load_params=None) if started else settings
         self.net = build_network(fresh, channels, self.train_split.num_classes).to(self.device)
+        self.negatives = settings.negatives or self.net.num_classes - 1
+        if self.negatives >= self.net.num_classes:
+            raise UserError(
+                f"--negatives {settings.negatives}: an image has only {self.net.num_classes - 1} wrong classes here"
+            )
+        if settings.negatives and not settings.discriminative_weight:
+            raise UserError("--negatives goes with --discriminative_weight above 0")
         self.images = self.train_split.images.to(self.device)  # uint8: a whole set is small
         self.labels = self.train_split.labels.to(self.device)
         self.batch_size = min(settings.batch_size, len(self.labels) // world_size())  # of each process
@@ -112,7 +120,7 @@ class Trainer:
         total_steps = self.steps_per_epoch * settings.max_epochs
         self.optimizer, self.scheduler = make_optimizer(self.net, settings, total_steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.progress = Progress(torch.zeros(4, device=self.device))
+        self.progress = Progress(torch.zeros(5, device=self.device))
         self.best: tuple[float, float] | None = None  # (accuracy, -bpd)
         metrics = self.restore(resumed / "last.pt") if started else []
         parallel = self.net
@@ -167,7 +175,7 @@ class Trainer:
         last = epoch == settings.max_epochs
         with self.interruption.promptly():  # all of it is done again on resume
             if last or epoch % settings.eval_interval == 0:
-                evaluation = evaluate(self.averaged, self.validation, self.precision)
+                evaluation = evaluate(self.averaged, self.validation, settings.precision)
                 report |= {"val_bpd": evaluation.bpd, "accuracy": evaluation.accuracy}
                 self.keep_best(evaluation, epoch)
             if last or epoch % settings.save_interval == 0:
@@ -224,31 +232,46 @@ class Trainer:
                 bar.update()
                 if (sums := readout.read(progress.sums, bar.n)) is not None:
                     self.check_numbers(sums)
-                    bar.set_postfix(bpd=f"{mean_bpd(sums, readout.steps):.3f}", refresh=False)
+                    bar.set_postfix(bpd=f"{means(sums, readout.steps)[0]:.3f}", refresh=False)
         self.stop_or_save()
         sums = progress.sums.tolist()
         self.check_numbers(sums)
         progress.seconds = time.perf_counter() - start  # the device has finished by now
+        bpd, cross_entropy = means(sums, progress.images // self.joint_batch)
         report = {
             "epoch": progress.epoch,
             "step": progress.step,
-            "train_bpd": mean_bpd(sums, progress.images // self.joint_batch),
+            "train_bpd": bpd,
             "lr": self.scheduler.get_last_lr()[0],
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(progress.images / progress.seconds, 1),
         }
-        if sums[1]:
-            report["skipped_steps"] = int(sums[1])
+        if settings.discriminative_weight:
+            report["train_cross_entropy"] = cross_entropy
+        if sums[0]:
+            report["skipped_steps"] = int(sums[0])
         return report
 
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What is minimised, and its parts, [2]: bits/dim and the cross-entropy of the posterior (nats)."""
+        settings, shape = self.settings, tuple(images.shape[1:])
+        with autocast(self.precision, self.device):
+            if not settings.discriminative_weight:
+                bpd = bits_per_dim(-self.log_likelihood(images, labels).mean(), shape)
+                return bpd, torch.stack((bpd.detach(), torch.zeros_like(bpd)))
+            classes = candidate_classes(labels, self.net.num_classes, self.negatives)
+            log_p = self.log_likelihood(images.repeat_interleave(classes.shape[1], dim=0), classes.flatten())
+        loss, *parts = hybrid_loss(
+            log_p.view_as(classes), shape, settings.discriminative_weight, settings.posterior_temperature
+        )
+        return loss, torch.stack(parts).detach()
+
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of Adam on the mean bits/dim of a batch, which is returned. Without effect if that is no number."""
+        """One step of Adam on the loss of a batch; returns its mean bits/dim. No effect where that is no number."""
         torch.manual_seed(mixed_seed(self.settings.seed, self.progress.step, 1 + rank()))
         parameters = list(self.net.parameters())
         try:
-            with autocast(self.precision, self.device):
-                log_p = self.log_likelihood(images, labels)
-            loss = bits_per_dim(-log_p.mean(), tuple(images.shape[1:]))
+            loss, parts = self.loss(images, labels)
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
         except RuntimeError as error:
@@ -256,13 +279,13 @@ class Trainer:
                 raise
             raise UserError(
                 f"a batch of {len(images)} does not fit in the memory of {self.device}: "
-                "lower --batch_size (or --nr_filters, --nr_resnet)"
+                "lower --batch_size (or --nr_filters, --nr_resnet, --negatives)"
             ) from None
         self.scaler.unscale_(self.optimizer)
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.settings.grad_clip:
             clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
-        loss = mean_of(loss.detach())
+        parts = mean_of(parts)
         bad = ~torch.isfinite(norm)
         self.optimizer.found_inf = bad.float()  # fused Adam leaves weights and moments alone where it is 1
         self.scaler.step(self.optimizer)
@@ -270,17 +293,16 @@ class Trainer:
         self.scheduler.step()
         if self.ema is not None:
             self.ema.update_parameters(self.net)
-        total, skipped, row, longest = self.progress.sums.unbind()
+        skipped, row, longest = self.progress.sums[:3]
         row = torch.where(bad, row + 1, 0)
-        self.progress.sums = torch.stack(
-            (total + torch.where(bad, 0, loss), skipped + bad, row, torch.maximum(longest, row))
-        )
+        counts = torch.stack((skipped + bad, row, torch.maximum(longest, row)))
+        self.progress.sums = torch.cat((counts, self.progress.sums[3:] + torch.where(bad, 0, parts)))
         self.progress.step += 1
-        return loss
+        return parts[0]
 
     def check_numbers(self, sums: Sequence[float]) -> None:
         """Raise UserError if too many steps in a row were no numbers."""
-        longest = int(sums[3])
+        longest = int(sums[2])
         if longest >= MAX_SKIPPED[self.precision]:
             advice = "lower --lr, give it more --warmup, or --grad_clip 1"
             if self.precision != "fp32":

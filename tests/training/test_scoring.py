@@ -37,6 +37,23 @@ def test_bf16_is_close_and_differs(net, images):
     torch.testing.assert_close(rough, exact, rtol=0.01, atol=0)
 
 
+def test_auto_decides_in_fp32_between_classes_that_are_close(net, images, monkeypatch):
+    """With 16 bits for the rest: a pretended machine that has them natively."""
+    exact, rough = Scorer(net, "fp32")(images), Scorer(net, "bf16")(images)
+    monkeypatch.setattr(training.scoring, "pick_precision", lambda *_: "bf16")
+    gaps = (rough.amax(1, keepdim=True) - rough).sort(dim=1).values
+    monkeypatch.setattr(training.scoring, "CLOSE", gaps[:, 1].median().item())  # some images are close, some not
+    scores = Scorer(net, "auto")(images)
+    close = rough.amax(1, keepdim=True) - rough < training.scoring.CLOSE
+    again = close & (close.sum(1, keepdim=True) > 1)
+    assert 0 < again.any(1).sum() < len(images)
+    torch.testing.assert_close(scores[again], exact[again], rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(scores[~again], rough[~again], rtol=0, atol=0)
+    assert not torch.allclose(scores[~again], exact[~again], rtol=1e-6)
+    monkeypatch.setattr(training.scoring, "CLOSE", 1e9)
+    torch.testing.assert_close(Scorer(net, "auto")(images), exact, rtol=1e-5, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )

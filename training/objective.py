@@ -1,0 +1,42 @@
+"""What training minimises: bits/dim of images given their class, and the cross-entropy of the Bayes posterior.
+
+The sum of both is the hybrid of generative and discriminative training of Lasserre, Bishop and Minka (2006).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.evaluation import bits_per_dim
+
+__all__ = ["candidate_classes", "hybrid_loss"]
+
+
+def candidate_classes(labels: Tensor, num_classes: int, negatives: int) -> Tensor:
+    """The true class of each image, then ``negatives`` distinct others at random: int64 [B] -> [B, 1 + negatives].
+
+    Random numbers are torch's global ones of the labels' device.
+    """
+    keys = torch.rand(len(labels), num_classes, device=labels.device)
+    keys.scatter_(1, labels[:, None], 2.0)  # the true class comes first
+    return keys.topk(1 + negatives, dim=1).indices
+
+
+def hybrid_loss(
+    log_p: Tensor, image_shape: tuple[int, int, int], weight: float, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """bits/dim under the true class + ``weight`` x cross-entropy of softmax(log p / temperature), both means over B.
+
+    Args:
+        log_p: log p(image | class) in nats, [B, 1 + k], the true class first.
+        image_shape: (C, H, W).
+        weight: of the cross-entropy, in bits/dim per nat.
+        temperature: nats; a likelihood of thousands of pixels is a far too confident classifier at 1.
+
+    Returns:
+        The loss, its bits/dim and its cross-entropy in nats: three scalars.
+    """
+    bpd = bits_per_dim(-log_p[:, 0].mean(), image_shape)
+    truth = torch.zeros(len(log_p), dtype=torch.int64, device=log_p.device)
+    cross_entropy = F.cross_entropy(log_p / temperature, truth)
+    return bpd + weight * cross_entropy, bpd, cross_entropy
