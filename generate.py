@@ -20,7 +20,7 @@ from torch import Tensor
 
 from data import read_image
 from model import PixelCNN, load_checkpoint
-from training.cli import UserError, parse_settings, pick_device, run_script
+from training.cli import SHIPPED, UserError, parse_settings, pick_device, run_script
 from training.fid import FID, SafeFID
 from training.fid_reference import parse_reference
 from training.pictures import (
@@ -46,7 +46,8 @@ class GenerateSettings:
     """Settings of generate.py.
 
     Args:
-        checkpoint: a .pt file that pcnn_train.py wrote.
+        checkpoint: a .pt file that pcnn_train.py wrote; the network of burgers, pandas, koalas and pizzas that comes
+            with this program by default.
         out: the folder to write to, new or empty.
         per_class: images of each class, 1 to a million.
         classes: names of the classes to draw, as in --classes pizza koala; all by default.
@@ -65,7 +66,7 @@ class GenerateSettings:
             it is missing.
     """
 
-    checkpoint: str
+    checkpoint: str = SHIPPED
     out: str = "samples"
     per_class: PerClass = 25
     classes: list[str] | None = None

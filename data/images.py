@@ -1,8 +1,10 @@
 """Finding, decoding and resizing image files."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
@@ -19,14 +21,20 @@ UNUSED_FORMATS = {
     *("BUFR", "GRIB", "HDF5", "MPEG"),  # Pillow names these but cannot decode them
     "EPS",  # a PostScript program, which Pillow would have Ghostscript run
 }
+LARGE = 2**24  # pixels; decoding more takes hundreds of megabytes, so that one thread at a time does it
+_one_large_at_a_time = threading.Lock()
 DRAFT_FACTOR = 4  # large JPEGs are decoded small, to save memory, but never below 4 x the target
 
 
-def find_images(path: str | Path) -> list[Path]:
+def find_images(path: str | Path, unlisted: Callable[[OSError], None] | None = None) -> list[Path]:
     """List the image files below a folder.
 
     Goes down recursively, sorted by path, without hidden files and folders. Follows links to folders, but
     reads each folder once, so a loop of links ends. A single file is returned as it is.
+
+    Args:
+        path: a folder, or a file.
+        unlisted: called for a folder that cannot be listed, instead of an error; the others go on.
 
     Raises:
         DataError: `path` does not exist, or a folder below it cannot be listed.
@@ -35,11 +43,13 @@ def find_images(path: str | Path) -> list[Path]:
     if os.path.isfile(path):  # unlike path.is_file(), False rather than an exception for an impossible name
         return [path]
     if not os.path.isdir(path):
-        raise DataError(f"{path}: no such file or folder")
+        raise DataError(
+            f"{path}: {'neither a file nor a folder' if os.path.exists(path) else 'no such file or folder'}"
+        )
     extensions = _image_extensions()
     found: list[Path] = []
     visited: set[str] = set()
-    for folder, subfolders, files in os.walk(path, onerror=_refuse_folder, followlinks=True):
+    for folder, subfolders, files in os.walk(path, onerror=unlisted or _refuse_folder, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:
             subfolders.clear()
@@ -90,13 +100,17 @@ def read_image(file: str | Path | BinaryIO, channels: int, image_size: int | tup
     mode = {1: "L", 3: "RGB"}[channels]
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     try:
+        if not hasattr(file, "read") and os.path.exists(file) and not (os.path.isfile(file) or os.path.isdir(file)):
+            raise ValueError("not a regular file")  # to open a pipe is to wait for ever
         with Image.open(file, formats=_formats()) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
+            pixels = opened.width * opened.height
+            if pixels > MAX_PIXELS:
                 raise ValueError(f"{opened.width}x{opened.height} pixels, over the limit of {MAX_PIXELS}")
             side = DRAFT_FACTOR * max(height, width)  # max: EXIF may yet swap the sides
             opened.draft(None, (side, side))
-            image = _to_rgb(_upright(opened), opened.format)
-        return _to_tensor(image.convert(mode).resize((width, height), Image.Resampling.BICUBIC))
+            with _one_large_at_a_time if pixels > LARGE else nullcontext():
+                image = _to_rgb(_upright(opened), opened.format).convert(mode)
+                return _to_tensor(image.resize((width, height), Image.Resampling.BICUBIC))
     except Exception as error:  # on garbage, Pillow's decoders raise nearly every built-in exception
         name = getattr(file, "name", "image") if hasattr(file, "read") else file
         raise DataError(f"{name}: not a readable image ({reason(error)})") from error

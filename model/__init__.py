@@ -10,7 +10,7 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.initialization import data_dependent_init
-from model.mixture import mixture_log_prob, mixture_sample, to_levels, to_unit
+from model.mixture import mixture_log_prob, mixture_sample, pixel_log_prob, to_levels, to_unit
 from model.pixelcnn import PixelCNN
 from model.sampler import image_generators, sample
 
@@ -27,6 +27,7 @@ __all__ = [
     "log_likelihood",
     "mixture_log_prob",
     "mixture_sample",
+    "pixel_log_prob",
     "posterior",
     "read_checkpoint",
     "sample",

@@ -40,8 +40,12 @@ def class_log_likelihoods(net: PixelCNN, images: Tensor) -> Tensor:
     return log_likelihood(net, images.repeat_interleave(net.num_classes, dim=0), labels).view(len(images), -1)
 
 
-def posterior(log_likelihoods: Tensor, prior: Tensor | None = None) -> Tensor:
-    """p(class | image): log-likelihoods [B, num_classes], prior [num_classes] (uniform if None) -> [B, num_classes]."""
+def posterior(log_likelihoods: Tensor, prior: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    """p(class | image): log-likelihoods [B, num_classes], prior [num_classes] (uniform if None) -> [B, num_classes].
+
+    A ``temperature`` above 1 makes it less sure of the same best class (temperature scaling, Guo et al. 2017): log
+    likelihood and log prior are divided by it.
+    """
     if prior is not None:
         log_likelihoods = log_likelihoods + prior.to(log_likelihoods).log()
-    return log_likelihoods.softmax(dim=1)
+    return (log_likelihoods / temperature).softmax(dim=1)

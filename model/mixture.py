@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["mixture_log_prob", "mixture_noise", "mixture_sample", "params_per_component", "to_levels", "to_unit"]
+__all__ = [
+    "mixture_log_prob",
+    "mixture_noise",
+    "mixture_sample",
+    "params_per_component",
+    "pixel_log_prob",
+    "to_levels",
+    "to_unit",
+]
 
 HALF_BIN = 1 / 255
 MIN_LOG_SCALE = -7.0
@@ -42,7 +50,12 @@ def split(params: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 def mixture_log_prob(x: Tensor, params: Tensor) -> Tensor:
-    """log p(image) in nats, exact: x float [B, C, ...] in [-1, 1], params [B, 10K or 3K, ...] -> [B].
+    """log p(image) in nats, exact: x float [B, C, ...] in [-1, 1], params [B, 10K or 3K, ...] -> [B]."""
+    return pixel_log_prob(x, params).flatten(1).sum(1)
+
+
+def pixel_log_prob(x: Tensor, params: Tensor) -> Tensor:
+    """log p(pixel | pixels before it) in nats: x float [B, C, ...] in [-1, 1], params [B, 10K or 3K, ...] -> [B, ...].
 
     The mass of an inner bin is s(a) - s(b) with a = (x - m + 1/255) / scale and b = (x - m - 1/255) / scale,
     computed as log s(a) + log s(-b) + log(1 - exp(-(a - b))), where a - b = (2/255) / scale is never a
@@ -71,8 +84,7 @@ def mixture_log_prob(x: Tensor, params: Tensor) -> Tensor:
         log_below_top,
         torch.where(highest, log_above_bottom, log_below_top + log_above_bottom + log_width),
     )
-    log_prob = torch.logsumexp(log_mass.sum(1) + F.log_softmax(logits, dim=1), dim=1)  # [B, ...]
-    return log_prob.flatten(1).sum(1)
+    return torch.logsumexp(log_mass.sum(1) + F.log_softmax(logits, dim=1), dim=1)
 
 
 def mixture_noise(uniform: Tensor, components: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:

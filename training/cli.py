@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +15,9 @@ from data import DataError
 from model import CheckpointError
 from training.interruption import Interrupted
 
-__all__ = ["Fraction", "UserError", "parse_settings", "pick_device", "run_script"]
+__all__ = ["SHIPPED", "Fraction", "UserError", "bare_flag", "parse_settings", "pick_device", "run_script"]
+
+SHIPPED = str(Path(__file__).resolve().parents[1] / "checkpoints" / "cpen455.pt")
 
 Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<", 1)], docstring="a number from 0 to below 1")
 
@@ -43,6 +46,13 @@ def parse_settings(
     except ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (--help lists what there is)") from None
     return settings(**{field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)})
+
+
+def bare_flag(argv: Sequence[str], flag: str) -> list[str]:
+    """``flag`` of true or false alone as ``flag=true``, as jsonargparse wants a value."""
+    values = ("true", "false", "yes", "no")
+    follows = [*argv[1:], ""]
+    return [f"{a}=true" if a == flag and b.lower() not in values else a for a, b in zip(argv, follows, strict=True)]
 
 
 def _plain(value: Any) -> Any:

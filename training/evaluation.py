@@ -18,11 +18,12 @@ __all__ = ["Evaluation", "bits_per_dim", "evaluate"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """bpd: bits/dim under the true class; accuracy: 0..1; predictions: int64 [N]."""
+    """bpd: bits/dim under the true class; accuracy: 0..1; predictions: int64 [N]; log_likelihoods: nats [N, C_y]."""
 
     bpd: float
     accuracy: float
     predictions: Tensor
+    log_likelihoods: Tensor
 
 
 def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:
@@ -50,4 +51,5 @@ def evaluate(
         bpd=bits_per_dim(-true.mean().item(), tuple(split.images.shape[1:])),
         accuracy=(predictions == split.labels).double().mean().item(),
         predictions=predictions,
+        log_likelihoods=scores,
     )

@@ -1,12 +1,11 @@
-"""Labelling images by Bayes' rule: what to label, the predictions, their CSV file and how good they are."""
+"""Labelling images by Bayes' rule: what to label, and the predictions."""
 
-import csv
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import torch
@@ -15,9 +14,10 @@ from torch import Tensor
 from data import DataError, ImageSet, find_images, read_image
 from model import PixelCNN, posterior
 from training.cli import UserError
+from training.distributed import gather, rank, world_size
 from training.evaluation import bits_per_dim
-from training.pictures import printable, replacing
-from training.scoring import Scorer
+from training.pictures import printable
+from training.scoring import Score
 
 __all__ = [
     "Images",
@@ -26,10 +26,9 @@ __all__ = [
     "images_of_paths",
     "images_of_split",
     "join_list",
+    "posterior_temperature",
     "predict",
-    "scores",
     "true_label",
-    "write_csv",
 ]
 
 
@@ -54,6 +53,7 @@ class Prediction:
         truth: true label, -1 unknown.
         log_likelihoods: log p(image | class) in nats for every class; empty where ``error`` is set.
         label: the most probable class, -1 where ``error`` is set.
+        second: the class after it, -1 where there is none.
         confidence: posterior probability of that class, 0..1.
         bpd: bits per dimension of the image under that class.
         error: why the image could not be read, empty if it could.
@@ -63,6 +63,7 @@ class Prediction:
     truth: int
     log_likelihoods: tuple[float, ...] = ()
     label: int = -1
+    second: int = -1
     confidence: float = math.nan
     bpd: float = math.nan
     error: str = ""
@@ -95,6 +96,14 @@ def class_prior(weights: Sequence[float] | None, num_classes: int) -> Tensor | N
     return prior / prior.sum()
 
 
+def posterior_temperature(given: float | None, net: PixelCNN) -> float:
+    """The temperature of the posterior: the one given, or the checkpoint's, or 1. Raises UserError for a bad one."""
+    temperature = net.metadata.get("temperature", 1.0) if given is None else given
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise UserError("the checkpoint's temperature is no positive number; give --temperature")
+    return float(temperature)
+
+
 def true_label(file: Path, folder: Path, class_names: Sequence[str]) -> int:
     """The class that a folder between ``folder`` and ``file`` is named after, the innermost; -1 if there is none."""
     for part in reversed(file.relative_to(folder).parts[:-1]):
@@ -107,17 +116,26 @@ def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
     """The images of files and folders (searched recursively), in order. Raises DataError, UserError."""
     files: list[Path] = []
     truth: list[int] = []
+    closed: dict[Path, str] = {}  # folders that cannot be listed: what their rows say
+
+    def note(error: OSError) -> None:
+        closed[Path(error.filename)] = f"{printable(error.filename)}: this folder cannot be listed ({error.strerror})"
+
     for path in paths:
-        found = find_images(path)
+        before = set(closed)
+        found = find_images(path, note)
+        found = sorted([*found, *(folder for folder in closed if folder not in before)])
         if not found:
             raise UserError(f"{printable(path)} has no images in it; give a folder that has, or files")
         files += found
         truth += [-1 if file == Path(path) else true_label(file, Path(path), net.class_names) for file in found]
-    return Images(
-        names=[str(file) for file in files],
-        truth=truth,
-        read=lambda i: read_image(files[i], net.image_channels, net.image_size),
-    )
+
+    def read(i: int) -> Tensor:
+        if files[i] in closed:
+            raise DataError(closed[files[i]])
+        return read_image(files[i], net.image_channels, net.image_size)
+
+    return Images([str(file) for file in files], truth, read)
 
 
 def images_of_split(split: ImageSet, net: PixelCNN) -> Images:
@@ -136,13 +154,18 @@ def describe(class_names: Sequence[str], channels: int) -> str:
     return f"{channels} channel{'s' if channels > 1 else ''} and {len(class_names)} classes ({', '.join(shown)})"
 
 
-def predict(scorer: Scorer, images: Images, prior: Tensor | None = None) -> Iterator[Prediction]:
-    """Label the images, one prediction each, in order; a file that cannot be read is a prediction with an error.
+def predict(
+    score: Score, images: Images, prior: Tensor | None = None, temperature: float = 1.0, start: int = 0
+) -> Iterator[Prediction]:
+    """Label the images from number ``start`` on, one prediction each, in order; one with an error for a bad file.
 
-    While a batch is scored the next one is read. ``prior`` is p(class) [num_classes], uniform if None.
+    While a batch is scored the next one is read. ``prior`` is p(class) [num_classes], uniform if None; temperature is
+    that of `posterior`. Several processes share each batch; all get all predictions.
     """
-    size = scorer.batch_size
-    batches = [range(start, min(start + size, len(images.names))) for start in range(0, len(images.names), size)]
+    joint = score.batch_size * world_size()
+    first = start // joint * joint  # the same batches from any start: rounding differs between batches
+    batches = [range(i, min(i + joint, len(images.names))) for i in range(first, len(images.names), joint)]
+    shares = [batch[rank() * score.batch_size :][: score.batch_size] for batch in batches]
 
     def read(i: int) -> Tensor | DataError:
         try:
@@ -151,50 +174,37 @@ def predict(scorer: Scorer, images: Images, prior: Tensor | None = None) -> Iter
             return error
 
     with ThreadPoolExecutor(max_workers=4) as pool:  # decoding releases the interpreter's lock
-        reading = pool.map(read, batches[0] if batches else ())
-        for numbers, following in pairwise([*batches, range(0)]):
+        reading = pool.map(read, shares[0] if shares else ())
+        for share, following in pairwise([*shares, range(0)]):
             results = list(reading)
             reading = pool.map(read, following)
             readable = [result for result in results if isinstance(result, Tensor)]
-            labelled = label_batch(scorer, torch.stack(readable), prior) if readable else iter(())
-            for i, result in zip(numbers, results, strict=True):
+            labelled = label_batch(score, torch.stack(readable), prior, temperature) if readable else iter(())
+            predictions = []
+            for i, result in zip(share, results, strict=True):
                 known = {"name": images.names[i], "truth": images.truth[i]}
                 if isinstance(result, DataError):
-                    yield Prediction(**known, error=str(result))
+                    predictions.append(Prediction(**known, error=str(result)))
                 else:
-                    yield Prediction(**known, **next(labelled))
+                    predictions.append(Prediction(**known, **next(labelled)))
+            for prediction in chain.from_iterable(gather(predictions)):
+                if first >= start:
+                    yield prediction
+                first += 1
 
 
-def label_batch(scorer: Scorer, images: Tensor, prior: Tensor | None) -> Iterator[dict]:
+def label_batch(score: Score, images: Tensor, prior: Tensor | None, temperature: float) -> Iterator[dict]:
     """uint8 [B, C, H, W] -> the fields of a Prediction that the network decides, for each image."""
-    log_likelihoods = scorer(images).double()
-    confidences, labels = posterior(log_likelihoods, prior).max(dim=1)
-    for nats, label, confidence in zip(log_likelihoods.tolist(), labels.tolist(), confidences.tolist(), strict=True):
+    log_likelihoods = score(images).double()
+    probabilities = posterior(log_likelihoods, prior, temperature)
+    order = probabilities.topk(min(2, probabilities.shape[1]), dim=1).indices
+    order[:, 0] = posterior(log_likelihoods, prior).argmax(dim=1)  # no rounding of a temperature may decide
+    for nats, row, best in zip(log_likelihoods.tolist(), probabilities.tolist(), order.tolist(), strict=True):
+        label = best[0]
         yield {
             "log_likelihoods": tuple(nats),
             "label": label,
-            "confidence": confidence,
+            "second": best[-1] if len(best) > 1 else -1,
+            "confidence": row[label],
             "bpd": bits_per_dim(-nats[label], tuple(images.shape[1:])),
         }
-
-
-def write_csv(path: str | Path, predictions: Sequence[Prediction], class_names: Sequence[str]) -> None:
-    """Write a row for each prediction, numbers with 9 significant digits (a float32 exactly). Raises UserError."""
-    header = ["path", "label", "class_name", "confidence", "bpd", *(f"logp_{name}" for name in class_names), "error"]
-    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(map(printable, header))
-        for p in predictions:
-            if p.error:
-                cells = [""] * (len(header) - 2)
-            else:
-                numbers = [f"{number:.9g}" for number in (p.confidence, p.bpd, *p.log_likelihoods)]
-                cells = [str(p.label), class_names[p.label], *numbers]
-            writer.writerow(map(printable, [p.name, *cells, p.error]))
-
-
-def scores(truth: Sequence[int], predicted: Sequence[int]) -> tuple[float, float]:
-    """Accuracy and macro F1, both 0..1, of labels of the same N images; F1 over the classes that occur in either."""
-    from sklearn.metrics import accuracy_score, f1_score
-
-    return float(accuracy_score(truth, predicted)), float(f1_score(truth, predicted, average="macro"))

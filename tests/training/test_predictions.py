@@ -1,6 +1,5 @@
-"""Labelling: lists on the command line, priors, truth from folders, rows."""
+"""Labelling: lists on the command line, priors, temperatures, truth from folders, rows."""
 
-import csv
 import math
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from data import DataError
 from model import PixelCNN
 from training.cli import UserError
-from training.predictions import Images, Prediction, class_prior, join_list, predict, scores, true_label, write_csv
+from training.predictions import Images, class_prior, join_list, posterior_temperature, predict, true_label
 from training.scoring import Scorer
 
 
@@ -65,16 +64,30 @@ def test_every_image_has_its_own_row_whatever_is_broken(broken, batch_size):
             assert row.log_likelihoods == pytest.approx(alone.log_likelihoods, rel=1e-5) and not row.error
 
 
-def test_the_csv_takes_any_name(tmp_path):
-    names = ["a,b", 'quo"te', "new\nline", b"caf\xe9".decode("utf-8", "surrogateescape")]
-    rows = [Prediction(name, -1, (-1.5, -2.5), 0, 0.75, 3.25) for name in names] + [Prediction("x", -1, error="bad")]
-    write_csv(tmp_path / "p.csv", rows, ["c,1", "d"])
-    with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    assert [row["path"] for row in table] == ["a,b", 'quo"te', "new\nline", r"caf\xe9", "x"]
-    assert table[0]["class_name"] == "c,1" and float(table[0]["logp_d"]) == -2.5 and table[4]["error"] == "bad"
+def test_temperature_moves_the_confidence_and_nothing_else():
+    torch.manual_seed(0)
+    net = PixelCNN(1, 2, 1, 1, 3).eval()
+    pixels = torch.randint(0, 256, (6, 1, 4, 4), dtype=torch.uint8)
+    images = Images([str(i) for i in range(6)], [-1] * 6, pixels.__getitem__)
+    prior = torch.tensor([0.2, 0.3, 0.5])
+    sure, unsure = (list(predict(Scorer(net, "fp32"), images, prior, t)) for t in (1.0, 50.0))
+    for one, other in zip(sure, unsure, strict=True):
+        assert (one.label, one.second, one.bpd, one.log_likelihoods) == (
+            other.label, other.second, other.bpd, other.log_likelihoods
+        )  # fmt: skip
+        expected = ((torch.tensor(one.log_likelihoods) + prior.log()) / 50).softmax(0)
+        assert other.confidence == pytest.approx(expected[one.label].item(), rel=1e-4)
+        assert expected.argsort(descending=True)[:2].tolist() == [one.label, one.second]
+    assert list(predict(Scorer(net, "fp32"), images, prior, start=4)) == sure[4:]
 
 
-def test_scores():
-    accuracy, f1 = scores([0, 0, 1, 1], [0, 0, 1, 0])
-    assert accuracy == 0.75 and f1 == pytest.approx((0.8 + 2 / 3) / 2)
+def test_the_temperature_is_the_flag_s_or_the_checkpoint_s():
+    net = PixelCNN(1, 2, 1, 1, 3)
+    net.metadata = {"temperature": 7.5}
+    assert posterior_temperature(None, net) == 7.5 and posterior_temperature(2.0, net) == 2.0
+    net.metadata = {}
+    assert posterior_temperature(None, net) == 1.0
+    for bad in (0, -1, math.inf, math.nan, "x", None):
+        net.metadata = {"temperature": bad}
+        with pytest.raises(UserError, match="--temperature"):
+            posterior_temperature(None, net)
