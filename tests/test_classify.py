@@ -10,7 +10,7 @@ from PIL import Image
 import classify
 from data import read_image
 from model import PixelCNN, class_log_likelihoods, load_checkpoint, save_checkpoint
-from training.cli import run_script
+from training.cli import UserError, run_script
 
 NAMES = ("cat", "dog", "owl")
 
@@ -132,3 +132,55 @@ def test_in_a_real_process(script, checkpoint, photos, tmp_path):
     assert result.returncode == 0 and len(rows(tmp_path / "o.csv")) == 6
     result = script("classify.py", "--checkpoint", photos, photos)
     assert result.returncode == 2 and "Traceback" not in result.stderr
+
+
+def test_tta_flip_is_the_mean_of_an_image_and_its_mirror_image(checkpoint, photos, tmp_path):
+    out = tmp_path / "out.csv"
+    flags = ["--checkpoint", str(checkpoint), str(photos), "--out", str(out), "--precision", "fp32", "--tta", "flip"]
+    assert classify.main(flags) == 0
+    net = load_checkpoint(checkpoint)
+    for row in rows(out):
+        image = read_image(row["path"], 3, (8, 8))[None]
+        scores = (class_log_likelihoods(net, image) + class_log_likelihoods(net, image.flip(3)))[0] / 2
+        assert [float(row[f"logp_{name}"]) for name in NAMES] == pytest.approx(scores.tolist(), rel=1e-5)
+
+
+def test_the_checkpoint_s_temperature_is_used(checkpoint, photos, tmp_path, capsys):
+    shipped, out = tmp_path / "shipped.pt", tmp_path / "out.csv"
+    net = load_checkpoint(checkpoint)
+    save_checkpoint(shipped, net, image_size=(8, 8), class_names=NAMES, dataset="folder", temperature=1e6)
+    assert classify.main(["--checkpoint", str(shipped), str(photos), "--out", str(out)]) == 0
+    assert [float(row["confidence"]) for row in rows(out)] == pytest.approx([1 / 3] * 6, rel=1e-2)
+    told = capsys.readouterr().out
+    assert "expected calibration error" in told and "F1 of each class: cat " in told
+    assert (tmp_path / "reliability.png").exists()
+    classify.main(["--checkpoint", str(shipped), str(photos), "--out", str(out), "--temperature", "1"])
+    assert max(float(row["confidence"]) for row in rows(out)) > 0.5
+
+
+def test_resume_goes_on_and_only_with_the_same_settings(checkpoint, photos, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    flags = ["--checkpoint", str(checkpoint), str(photos), "--out", str(out), "--batch_size", "2"]
+    assert classify.main(flags) == 0
+    whole = out.read_bytes()
+
+    def cut(self, images):
+        if len(self.seen) == 2:
+            raise KeyboardInterrupt
+        self.seen.append(images)
+        return score(self, images)
+
+    score = classify.Scorer.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classify.Scorer, "seen", [], raising=False)
+        patch.setattr(classify.Scorer, "__call__", cut)
+        with pytest.raises(KeyboardInterrupt):
+            classify.main(flags)
+    partial = tmp_path / "out.csv.partial"
+    assert len(rows(partial)) == 4 and out.read_bytes() == whole
+    with pytest.raises(UserError, match="another"):
+        classify.main([*flags, "--resume", "--prior", "1", "2", "3"])
+    out.unlink()
+    capsys.readouterr()
+    assert classify.main([*flags, "--resume"]) == 0
+    assert out.read_bytes() == whole and "over all 6 images" in capsys.readouterr().out and not partial.exists()
