@@ -10,6 +10,7 @@ and reliability.png beside the CSV. Rows are written as they come to OUT.partial
 
 import shlex
 import sys
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from data import load_split
 from model import PixelCNN, load_checkpoint
 from training.calibration import expected_calibration_error, reliability_picture, scores
 from training.cli import SHIPPED, UserError, bare_flag, parse_settings, pick_device, run_script
-from training.distributed import from_main, main_first, process_group, rank
+from training.distributed import from_main, main_first, process_group, rank, world_size
 from training.explanations import explain
 from training.fid import file_hash
 from training.interruption import Interrupted, Interruption
@@ -107,6 +108,7 @@ def classify(settings: ClassifySettings) -> int:
     prior = class_prior(settings.prior, net.num_classes)
     temperature = posterior_temperature(settings.temperature, net)
     check_writable(settings.out)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of files whose metadata are odd: their rows say what matters
     if settings.dataset is None:
         images = images_of_paths(settings.paths, net)
     else:
@@ -121,14 +123,13 @@ def classify(settings: ClassifySettings) -> int:
         "temperature": temperature,
         "tta": settings.tta,
         "precision": [settings.precision, scorer.precision],
+        "batches": [device.type, scorer.batch_size, world_size()],  # which decide the last digit
     }
     if rank() > 0:  # the main process writes what all of them find
         for _ in predict(score, images, prior, temperature, from_main(0)):
             pass
         return 0
     file = PredictionFile(settings.out, net.class_names, identity, images, settings.resume)
-    if file.partial.exists() and not settings.resume:
-        print(f"beginning anew; --resume would have gone on with {printable(file.partial)}", file=sys.stderr)
     interruption = Interruption()
     try:
         with file, interruption, interruption.promptly():

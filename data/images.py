@@ -1,12 +1,13 @@
 """Finding, decoding and resizing image files."""
 
 import os
-import threading
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -17,55 +18,74 @@ from tqdm import tqdm
 from .types import DataError, reason
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns here, and refuses at twice this
+MAX_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA; some decoders read the whole file into memory
+LARGE_PIXELS = 2**24
+ONE_LARGE = Lock()  # an image at the limit takes gigabytes while it is converted, so threads take turns
 UNUSED_FORMATS = {
     *("BUFR", "GRIB", "HDF5", "MPEG"),  # Pillow names these but cannot decode them
     "EPS",  # a PostScript program, which Pillow would have Ghostscript run
 }
-LARGE = 2**24  # pixels; decoding more takes hundreds of megabytes, so that one thread at a time does it
-_one_large_at_a_time = threading.Lock()
 DRAFT_FACTOR = 4  # large JPEGs are decoded small, to save memory, but never below 4 x the target
 
 
-def find_images(path: str | Path, unlisted: Callable[[OSError], None] | None = None) -> list[Path]:
+def find_images(path: str | Path, unreadable: dict[Path, DataError] | None = None) -> list[Path]:
     """List the image files below a folder.
 
     Goes down recursively, sorted by path, without hidden files and folders. Follows links to folders, but
-    reads each folder once, so a loop of links ends. A single file is returned as it is.
+    reads each folder once, so a loop of links ends. Anything else than a folder is returned as it is. Files are
+    told by their extension and not opened: what is none, such as a pipe, is for `read_image` to refuse.
 
     Args:
-        path: a folder, or a file.
-        unlisted: called for a folder that cannot be listed, instead of an error; the others go on.
+        path: file or folder.
+        unreadable: where given, folders that cannot be listed are among the results, and their errors in here.
 
     Raises:
-        DataError: `path` does not exist, or a folder below it cannot be listed.
+        DataError: `path` does not exist, or a folder cannot be listed and `unreadable` is None.
     """
     path = Path(path)
-    if os.path.isfile(path):  # unlike path.is_file(), False rather than an exception for an impossible name
-        return [path]
+    if not os.path.lexists(path):  # unlike path.exists(), False rather than an exception for an impossible name
+        raise DataError(f"{path}: no such file or folder")
     if not os.path.isdir(path):
-        raise DataError(
-            f"{path}: {'neither a file nor a folder' if os.path.exists(path) else 'no such file or folder'}"
-        )
+        return [path]
     extensions = _image_extensions()
     found: list[Path] = []
-    visited: set[str] = set()
-    for folder, subfolders, files in os.walk(path, onerror=unlisted or _refuse_folder, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            subfolders.clear()
+    visited: set[tuple[int, int]] = set()  # device and inode
+    folders = [path]
+    while folders:  # os.walk recurses before Python 3.12, and folders can be nested too deep for that
+        folder = folders.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            problem = DataError(f"{folder}: this folder cannot be listed ({error.strerror})")
+            if unreadable is None:
+                raise problem from error
+            unreadable[folder] = problem
+            found.append(folder)
             continue
-        visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders = [entry.name for entry in shown if _is_folder(entry)]
+        folders += [folder / name for name in reversed(subfolders)]  # the last one is next
         found += [
-            Path(folder, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in extensions
+            folder / entry.name
+            for entry in shown
+            if os.path.splitext(entry.name)[1].lower() in extensions and not _is_folder(entry)
         ]
     return sorted(found)
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself
+        return False
+
+
 def _image_extensions() -> set[str]:
-    formats = _formats()
+    formats = {*_formats(), "MPO"}  # which the plugin for JPEG opens
     return {ext for ext, name in Image.registered_extensions().items() if name in formats}
 
 
@@ -73,10 +93,6 @@ def _image_extensions() -> set[str]:
 def _formats() -> list[str]:
     Image.init()  # loads every plugin, which fills Image.OPEN
     return [name for name in Image.OPEN if name not in UNUSED_FORMATS]
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise DataError(f"{error.filename}: this folder cannot be listed ({error.strerror})") from error
 
 
 def read_image(file: str | Path | BinaryIO, channels: int, image_size: int | tuple[int, int]) -> torch.Tensor:
@@ -95,25 +111,33 @@ def read_image(file: str | Path | BinaryIO, channels: int, image_size: int | tup
         uint8 [C, H, W].
 
     Raises:
-        DataError: the file is missing or is no readable image.
+        DataError: the file is missing, no regular file (a pipe is not opened) or no readable image.
     """
     mode = {1: "L", 3: "RGB"}[channels]
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     try:
-        if not hasattr(file, "read") and os.path.exists(file) and not (os.path.isfile(file) or os.path.isdir(file)):
-            raise ValueError("not a regular file")  # to open a pipe is to wait for ever
+        if not hasattr(file, "read"):
+            _check_file(file)
         with Image.open(file, formats=_formats()) as opened:
-            pixels = opened.width * opened.height
-            if pixels > MAX_PIXELS:
+            if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"{opened.width}x{opened.height} pixels, over the limit of {MAX_PIXELS}")
             side = DRAFT_FACTOR * max(height, width)  # max: EXIF may yet swap the sides
             opened.draft(None, (side, side))
-            with _one_large_at_a_time if pixels > LARGE else nullcontext():
-                image = _to_rgb(_upright(opened), opened.format).convert(mode)
-                return _to_tensor(image.resize((width, height), Image.Resampling.BICUBIC))
+            with ONE_LARGE if opened.width * opened.height > LARGE_PIXELS else nullcontext():
+                image = _to_rgb(_upright(opened), opened.format)
+                return _to_tensor(image.convert(mode).resize((width, height), Image.Resampling.BICUBIC))
     except Exception as error:  # on garbage, Pillow's decoders raise nearly every built-in exception
         name = getattr(file, "name", "image") if hasattr(file, "read") else file
         raise DataError(f"{name}: not a readable image ({reason(error)})") from error
+
+
+def _check_file(path: str | Path) -> None:
+    """Refuse what must not even be opened: to open a pipe waits for ever, and a device has no end."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f"{status.st_size} bytes, over the limit of {MAX_BYTES}")
 
 
 def _upright(opened: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ class DataError(ValueError):
 
 def reason(error: Exception) -> str:
     """The message of another library's error on one line, to quote in a DataError."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: == on tensors has no single truth value

@@ -35,6 +35,30 @@ def script():
     return run
 
 
+@pytest.fixture
+def special_files(monkeypatch):
+    """Make files that are no files under names of images in a folder: special_files(folder) -> {name: its error}."""
+
+    def make(folder: Path) -> dict[str, str]:
+        os.mkfifo(folder / "pipe.png")
+        with socket.socket(socket.AF_UNIX) as listener, monkeypatch.context() as patch:
+            patch.chdir(folder)  # paths of sockets have a short limit
+            listener.bind("socket.jpg")
+        (folder / "device.gif").symlink_to("/dev/zero")
+        (folder / "broken.png").symlink_to("gone.png")
+        (folder / "loop.png").symlink_to("loop.png")
+        regular = "not a regular file"
+        return {
+            "pipe.png": regular,
+            "socket.jpg": regular,
+            "device.gif": regular,
+            "broken.png": "No such file",
+            "loop.png": "symbolic links",
+        }
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def cpen455() -> Path:
     """The real data set beside the clone; tests that want it skip without."""

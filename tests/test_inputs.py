@@ -5,7 +5,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ import pcnn_train
 from data import DataError, read_image
 from model import PixelCNN, save_checkpoint
 from training.cli import UserError, parse_settings, run_script
-from training.pictures import printable
 from training.prediction_file import read_csv
 from training.settings import TrainSettings
 
@@ -42,10 +40,15 @@ def encoded() -> dict[str, bytes]:
     Image.init()
     picture = Image.effect_noise((40, 30), 60).convert("RGB")
     files = {}
+    readable = {*Image.OPEN, "MPO"} - {"EPS"}  # which is never opened
     for extension, name in sorted(Image.registered_extensions().items()):
         for mode in ("RGB", "L", "RGBA", "P", "CMYK", "1", "I;16"):
             key = f"{name}-{mode}{extension}"
-            if name in Image.SAVE and name != "PDF" and key.split(".")[0] not in {k.split(".")[0] for k in files}:
+            if (
+                name in Image.SAVE
+                and name not in ("PDF", "EPS")
+                and key.split(".")[0] not in {k.split(".")[0] for k in files}
+            ):
                 buffer = io.BytesIO()
                 try:
                     picture.convert("L" if mode == "I;16" else mode).convert(mode).save(buffer, format=name)
@@ -107,8 +110,8 @@ def test_broken_images_are_labelled_or_told_about(checkpoint, tmp_path, capsys):
     assert growth < 1_500_000, f"{growth / 1e6:.1f} GB more memory"  # kilobytes; small files that claim to be large
 
 
-def make_special_files(folder: Path) -> dict[str, str]:
-    """Files that are no plain image files: name -> a word of the error, "" where the image can be read."""
+def make_odd_files(folder: Path) -> dict[str, str]:
+    """Files with odd names and contents: name -> a word of the error, "" where the image can be read."""
     folder.mkdir()
     picture = Image.effect_noise((20, 10), 60)
     expected = {}
@@ -122,7 +125,6 @@ def make_special_files(folder: Path) -> dict[str, str]:
     for name in ("=cmd|' x'!A0.png", "new\nline.png", 'quo"te, comma.png', "-1.png", "@x.png", "tab\t.png"):
         picture.save(add(name, ""))
     latin = os.fsencode(folder) + b"/caf\xe9.png"
-    picture.save(io.BytesIO())
     with open(latin, "wb") as file:
         picture.save(file, "PNG")
     expected[os.fsdecode(b"caf\xe9.png")] = ""
@@ -136,16 +138,6 @@ def make_special_files(folder: Path) -> dict[str, str]:
     expected["empty.png"] = "cannot identify"
     add("text.jpg", "cannot identify", b"hello")
     Image.new("1", (20000, 20000)).save(add("bomb.png", "pixels"))
-    os.mkfifo(add("pipe.png", "not a regular file"))
-    listener = socket.socket(socket.AF_UNIX)
-    here = Path.cwd()
-    os.chdir(folder)  # the name of a socket is short
-    listener.bind(str(add("socket.png", "not a regular file").name))
-    os.chdir(here)
-    listener.close()
-    add("broken link.png", "No such file").symlink_to("nowhere.png")
-    add("self.png", "").symlink_to("self.png")
-    expected["self.png"] = "link"
     (folder / "sub").mkdir()
     (folder / "sub" / "loop").symlink_to(folder)
     picture.save(folder / "sub" / "inner.png")
@@ -153,15 +145,15 @@ def make_special_files(folder: Path) -> dict[str, str]:
     return expected
 
 
-def test_special_files_have_their_row(checkpoint, tmp_path):
+def test_special_files_have_their_row(checkpoint, tmp_path, special_files):
     folder = tmp_path / "files"
-    expected = make_special_files(folder)
+    expected = make_odd_files(folder) | special_files(folder)
     argv = ["--checkpoint", str(checkpoint), str(folder), "--out", str(tmp_path / "out.csv"), "--explain"]
     assert classify.main([*argv, str(tmp_path / "why")]) == 1
     table = {row["path"]: row for row in read_csv(tmp_path / "out.csv")}
-    assert sorted(table) == sorted(printable(folder / name) for name in expected)
+    assert sorted(table) == sorted(str(folder / name) for name in expected)
     for name, error in expected.items():
-        row = table[printable(folder / name)]
+        row = table[str(folder / name)]
         assert (error in row["error"] and row["error"] != "") if error else row["error"] == "", (name, row)
     assert len(list((tmp_path / "why").iterdir())) == sum(not error for error in expected.values()) + 1
 

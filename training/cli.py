@@ -1,11 +1,12 @@
 """What the scripts share: flags through jsonargparse, one-line errors, the choice of a device."""
 
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
@@ -45,7 +46,13 @@ def parse_settings(
         values = parser.parse_args(argv)
     except ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (--help lists what there is)") from None
-    return settings(**{field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)})
+    plain = {field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)}
+    for name, kind in get_type_hints(settings).items():
+        if plain[name] is None and type(None) not in get_args(kind):  # a null of a YAML file, which jsonargparse takes
+            raise UserError(f"{name} has no value; give one, or leave it out (--help lists what there is)")
+        if isinstance(plain[name], float) and not math.isfinite(plain[name]):
+            raise UserError(f"{name} is {plain[name]}; give a finite number")
+    return settings(**plain)
 
 
 def bare_flag(argv: Sequence[str], flag: str) -> list[str]:
@@ -81,12 +88,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def one_line(text: str) -> str:
+    """Without line breaks and control characters: a name of a file in it may hold a terminal's commands."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Call ``main`` and exit with its status; a mistake is one line and status 2, a signal one line and 128 + it."""
     try:
         sys.exit(main())
     except (UserError, DataError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(str(error)), file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         print(stop, file=sys.stderr)

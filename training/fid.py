@@ -199,7 +199,8 @@ def image_files(folder: str | Path) -> list[Path]:
 
     if not os.path.isdir(folder):
         raise DataError(f"{printable(folder)}: no such folder")
-    return [file for file in find_images(folder) if file.suffix[1:].lower() in IMAGE_EXTENSIONS]
+    files = [file for file in find_images(folder) if file.suffix[1:].lower() in IMAGE_EXTENSIONS]
+    return [file for file in files if file.is_file()]  # to open a pipe waits for ever
 
 
 def same_size(files: Sequence[Path]) -> bool:

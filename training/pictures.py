@@ -21,6 +21,7 @@ __all__ = [
     "check_writable",
     "confusion_picture",
     "draw_images",
+    "escaped",
     "file_stems",
     "labelled_grid",
     "prepare_folder",
@@ -30,12 +31,21 @@ __all__ = [
 ]
 
 MAX_PER_CLASS = 1_000_000  # each class has that many image numbers of its own
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 TILE = 96  # pixels that an image of a grid is enlarged to at most; larger ones stay as they are
 
 
 def printable(name: str | os.PathLike) -> str:
-    r"""A file or class name as valid Unicode: bytes that are no UTF-8 become \xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    r"""A name on one line of valid Unicode: control characters and bytes that are no UTF-8 become \xNN or \uNNNN."""
+    return UNPRINTABLE.sub(lambda match: escaped(match[0]), os.fspath(name))
+
+
+def escaped(character: str) -> str:
+    r"""\xNN of a character below 128, or of a byte that is no UTF-8 (a surrogate in Python's names); else \uNNNN."""
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
 
 
 @contextmanager
@@ -179,7 +189,7 @@ def labelled_grid(
     grid = to_picture(make_grid(tiles, nrow=columns, padding=4, pad_value=255))
 
     font = ImageFont.load_default(16)
-    names = [printable(class_names[label]).replace("\n", " ") for label in rows]
+    names = [printable(class_names[label]) for label in rows]
     margin = 16 + int(max(font.getlength(name) for name in names))
     picture = Image.new("RGB", (margin + grid.width, grid.height), "white")
     picture.paste(grid, (margin, 0))

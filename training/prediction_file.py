@@ -3,29 +3,40 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from training.cli import UserError
-from training.pictures import printable
+from training.pictures import escaped, printable
 from training.predictions import Images, Prediction
 
 __all__ = ["PredictionFile", "read_csv"]
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a text that begins so (OWASP, "CSV Injection")
+FORMULA = "=+-@\t\r"  # a spreadsheet runs a text that begins so (OWASP, "CSV Injection")
+AMBIGUOUS = re.compile(rf"\\(?=[xu])|;(?=[{re.escape(FORMULA)}])")  # an escape in the name; a cell, split at semicolons
+ESCAPE = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})")
 
 
 def safe(text: str) -> str:
-    """A text as a cell that no spreadsheet runs: with ' before it where it begins like a formula, or with ' itself."""
-    text = printable(text)
+    r"""A text as a cell of one line that no spreadsheet runs; `plain` is the inverse.
+
+    As `printable`, a backslash before x or u becoming \x5c; with ' before it where it begins like a formula or with '.
+    """
+    text = printable(AMBIGUOUS.sub(lambda match: escaped(match[0]), text))
     return f"'{text}" if text.startswith((*FORMULA, "'")) else text
 
 
 def plain(cell: str) -> str:
-    """The text of a cell; the inverse of `safe`."""
-    return cell.removeprefix("'")
+    """The text of a cell; a path is again one that `open` takes."""
+
+    def character(match: re.Match[str]) -> str:
+        code = int(match[1] or match[2], 16)
+        return chr(0xDC00 + code if match[1] and code >= 0x80 else code)  # a byte that is no UTF-8
+
+    return ESCAPE.sub(character, cell.removeprefix("'"))
 
 
 def read_csv(path: str | Path) -> list[dict[str, str]]:
@@ -68,6 +79,11 @@ class PredictionFile:
         self.file: IO[str] | None = None
 
     def __enter__(self) -> "PredictionFile":
+        if self.partial.exists() and not self.resume:
+            raise UserError(
+                f"{printable(self.partial)} holds the rows of a classification that was cut off; "
+                "--resume goes on with it, or remove it to begin anew"
+            )
         try:
             end = self.take_up() if self.resume and self.partial.exists() else 0
             if not end:
@@ -153,7 +169,7 @@ class PredictionFile:
     def another(self, what: str) -> UserError:
         return UserError(
             f"{printable(self.partial)} is of another {what}, so that it cannot be gone on with; "
-            "leave --resume out to begin anew, or give another --out"
+            "remove it to begin anew, or give another --out"
         )
 
 

@@ -44,7 +44,7 @@ class Images:
     read: Callable[[int], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What is known of one image.
 
@@ -116,23 +116,17 @@ def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
     """The images of files and folders (searched recursively), in order. Raises DataError, UserError."""
     files: list[Path] = []
     truth: list[int] = []
-    closed: dict[Path, str] = {}  # folders that cannot be listed: what their rows say
-
-    def note(error: OSError) -> None:
-        closed[Path(error.filename)] = f"{printable(error.filename)}: this folder cannot be listed ({error.strerror})"
-
+    unreadable: dict[Path, DataError] = {}  # folders that cannot be listed: what their rows say
     for path in paths:
-        before = set(closed)
-        found = find_images(path, note)
-        found = sorted([*found, *(folder for folder in closed if folder not in before)])
+        found = find_images(path, unreadable)
         if not found:
             raise UserError(f"{printable(path)} has no images in it; give a folder that has, or files")
         files += found
         truth += [-1 if file == Path(path) else true_label(file, Path(path), net.class_names) for file in found]
 
     def read(i: int) -> Tensor:
-        if files[i] in closed:
-            raise DataError(closed[files[i]])
+        if files[i] in unreadable:
+            raise unreadable[files[i]]
         return read_image(files[i], net.image_channels, net.image_size)
 
     return Images([str(file) for file in files], truth, read)

@@ -3,8 +3,10 @@
 import io
 import os
 import struct
+import time
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import torch
 from PIL import Image
 
 from data import DataError, find_images, read_image
-from data.images import MAX_PIXELS, read_images, resize_images
+from data import images as images_module
+from data.images import MAX_BYTES, MAX_PIXELS, read_images, resize_images
 
 
 def saved(image, file_format, **options):
@@ -287,7 +290,7 @@ def test_decompression_bomb(side):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(DataError, match=r"gone\.png.*No such file"):
         read_image(tmp_path / "gone.png", 3, 8)
-    with pytest.raises(DataError, match="directory"):
+    with pytest.raises(DataError, match="not a regular file"):
         read_image(tmp_path, 3, 8)
     with pytest.raises(DataError, match=r"x\.png"):
         read_image(str(tmp_path / "a\0x.png"), 3, 8)
@@ -355,6 +358,56 @@ def test_find_images_with_links(tmp_path):
     assert find_images(tmp_path / "set") == [tmp_path / "set/2.png", tmp_path / "set/linked/1.png"]
 
 
+def test_special_files_are_found_and_refused_without_being_opened(tmp_path, special_files):
+    words = special_files(tmp_path)
+    assert find_images(tmp_path) == sorted(tmp_path / name for name in words)
+    for name, word in words.items():
+        assert find_images(tmp_path / name) == [tmp_path / name]
+        with pytest.raises(DataError, match=rf"{name}: not a readable image \(.*{word}"):
+            read_image(tmp_path / name, 3, 8)  # were the pipe opened, this would wait for ever
+
+
+def test_a_file_too_large_to_hold(tmp_path):
+    with open(tmp_path / "sparse.webp", "wb") as file:
+        file.write(b"RIFF\xf0\xff\xff\xffWEBPVP8 ")
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(DataError, match="bytes, over the limit"):
+        read_image(tmp_path / "sparse.webp", 3, 8)
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(images_module, "LARGE_PIXELS", 15)
+    inside, most = [], []
+    upright = images_module._upright
+
+    def counted(opened):
+        inside.append(opened)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.remove(opened)
+        return upright(opened)
+
+    monkeypatch.setattr(images_module, "_upright", counted)
+    Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    read_images([tmp_path / "x.png"] * 8, 1, (4, 4), "reading")
+    assert most == [1] * 8
+
+
+def test_folders_nested_deeper_than_python_recurses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("deep.png").touch()
+    try:
+        assert [file.name for file in find_images(tmp_path)] == ["deep.png"]
+    finally:  # pytest's own cleaning recurses
+        Path("deep.png").unlink()
+        for _ in range(1500):
+            os.chdir("..")
+            os.rmdir("d")
+
+
 @pytest.mark.parametrize("name", ["gone", "x" * 5000, "a\0b"])
 def test_find_images_in_no_folder(tmp_path, name):
     with pytest.raises(DataError, match="no such file or folder"):
@@ -373,3 +426,8 @@ def test_find_images_in_a_closed_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(DataError, match=r"closed: .*Permission denied"):
         find_images(tmp_path)
+    for name in ("a.png", "z.png"):
+        (tmp_path / name).touch()
+    unreadable = {}
+    assert find_images(tmp_path, unreadable) == [tmp_path / name for name in ("a.png", "closed", "z.png")]
+    assert list(unreadable) == [tmp_path / "closed"] and "Permission denied" in str(unreadable[tmp_path / "closed"])
