@@ -44,11 +44,7 @@ def encoded() -> dict[str, bytes]:
     for extension, name in sorted(Image.registered_extensions().items()):
         for mode in ("RGB", "L", "RGBA", "P", "CMYK", "1", "I;16"):
             key = f"{name}-{mode}{extension}"
-            if (
-                name in Image.SAVE
-                and name not in ("PDF", "EPS")
-                and key.split(".")[0] not in {k.split(".")[0] for k in files}
-            ):
+            if name in Image.SAVE and name in readable and key.split(".")[0] not in {k.split(".")[0] for k in files}:
                 buffer = io.BytesIO()
                 try:
                     picture.convert("L" if mode == "I;16" else mode).convert(mode).save(buffer, format=name)

@@ -14,18 +14,6 @@ from training.predictions import Images, Prediction
 
 LATIN = os.fsdecode(b"caf\xe9")  # bytes that are no UTF-8
 NAMES = ["a,b", 'quo"te', "new\nline", LATIN, "=1+2", "'@x", "-", "a\rb", r"\xff", "x;=1", "ok"]
-    "a,b",
-    'quo"te',
-    "new\nline",
-    b"caf\xe9".decode("utf-8", "surrogateescape"),
-    "=1+2",
-    "'@x",
-    "-",
-    "a\rb",
-    r"\xff",
-    "x;=1",
-    "ok",
-]
 
 
 def prediction(name: str) -> Prediction:
