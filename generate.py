@@ -21,6 +21,7 @@ from torch import Tensor
 from data import read_image
 from model import PixelCNN, load_checkpoint
 from training.cli import SHIPPED, UserError, parse_settings, pick_device, run_script
+from training.distributed import from_main, gather, process_group, rank
 from training.fid import FID, SafeFID
 from training.fid_reference import parse_reference
 from training.pictures import (
@@ -88,6 +89,11 @@ def main(argv: list[str] | None = None) -> int:
     for flag in ("--classes", "--complete"):
         argv = join_list(argv, flag, lambda name: name[:1] not in ("-", "["))
     settings = parse_settings(GenerateSettings, __doc__, argv)
+    with process_group():
+        return generate(settings)
+
+
+def generate(settings: GenerateSettings) -> int:
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint, device)
     names = list(net.class_names) if settings.classes is None else settings.classes
@@ -102,27 +108,40 @@ def main(argv: list[str] | None = None) -> int:
     stems = file_stems(net.class_names)
     check_writable(grid)
     fid = None
-    if settings.fid is not None:
+    if settings.fid is not None and rank() == 0:
         reference = parse_reference(settings.fid, net.image_size, settings.data_dir)
         fid = SafeFID(lambda: FID(reference, settings.fid_dims, settings.fid_weights, device))
-    prepare_folder(folder, [start.prefix + stem for start in starts for stem in stems], settings.overwrite)
+    if rank() == 0:
+        prepare_folder(folder, [start.prefix + stem for start in starts for stem in stems], settings.overwrite)
+    from_main(None)  # the others wait until the folder is there
 
-    shown, rows, row_names, files = [], [], [], []
+    tiles: list[tuple[int, int, Tensor]] = []  # of the grid: row, column, image
+    row_names, files = [], []
     for start in starts:
         first_row = len(row_names)
         row_names += [start.prefix + net.class_names[label] for label in classes]
         for row in range(first_row, len(row_names)):
-            shown += start.shown
-            rows += [row] * len(start.shown)
+            tiles += [(row, column - len(start.shown), image) for column, image in enumerate(start.shown)]
         for label, number, image in draw_images(
             net, classes, settings.per_class, settings.seed, settings.temperature, settings.batch_size, start.keep
         ):
             files.append(folder / f"{start.prefix}{stems[label]}_{number + 1:04d}.png")
             write_png(image, files[-1])
             if number < GRID_COLUMNS:
-                shown.append(image)
-                rows.append(first_row + classes.index(label))
-    labelled_grid(torch.stack(shown), torch.tensor(rows), row_names, grid, GRID_COLUMNS + len(starts[0].shown))
+                tiles.append((first_row + classes.index(label), number, image))
+    everyone = gather((tiles, files))
+    if rank() > 0:
+        return 0
+    drawn = {(row, column): image for tiles, _ in everyone for row, column, image in tiles}
+    files = sorted(file for _, files in everyone for file in files)
+    places = sorted(drawn)
+    labelled_grid(
+        torch.stack([drawn[place] for place in places]),
+        torch.tensor([row for row, _ in places]),
+        row_names,
+        grid,
+        GRID_COLUMNS + len(starts[0].shown),
+    )
     completed = f", for each of {len(starts)} images completed" if settings.complete else ""
     print(f"{settings.per_class} images of each of {len(classes)} classes{completed}: {printable(folder)}")
     print(f"a picture of them: {printable(grid)}")

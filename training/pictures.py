@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from model import PixelCNN, image_generators, sample
 from training.cli import UserError
+from training.distributed import rank, world_size
 from training.scoring import forget_failed_batch, out_of_memory
 
 __all__ = [
@@ -119,10 +120,11 @@ def draw_images(
 
     The randomness of an image depends on ``seed``, its class and its number within the class alone: not on the
     other classes, ``per_class`` or ``batch_size``, which is halved when memory runs out. ``keep`` uint8 [C, rows, W]
-    are top rows that every image has; the rest is drawn. Raises UserError where not one image fits in memory.
+    are top rows that every image has; the rest is drawn. Several processes share the images; each yields its own.
+    Raises UserError where not one image fits in memory.
     """
-    wanted = [(label, number) for label in classes for number in range(per_class)]
-    with tqdm(total=len(wanted), desc="drawing", unit="image", disable=None) as bar:
+    wanted = [(label, number) for label in classes for number in range(per_class)][rank() :: world_size()]
+    with tqdm(total=len(wanted), desc="drawing", unit="image", disable=None if rank() == 0 else True) as bar:
         while wanted:
             batch = wanted[:batch_size]
             generators = [image_generators(seed, label * MAX_PER_CLASS + number, 1)[0] for label, number in batch]
