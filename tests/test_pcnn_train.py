@@ -149,7 +149,10 @@ def test_print_config_is_a_config(script, tmp_path):
     assert again.stdout == result.stdout
 
 
-@pytest.mark.parametrize("path", ["configs/digits.yaml", "configs/cpen455.yaml"])
+@pytest.mark.parametrize(
+    "path",
+    ["configs/digits.yaml", "configs/cpen455.yaml", "configs/cpen455_hybrid.yaml", "configs/cpen455_published.yaml"],
+)
 def test_shipped_configs_parse(path):
     from training.cli import parse_settings
     from training.settings import TrainSettings
