@@ -48,7 +48,7 @@ class TrainSettings:
             C times the time and memory of a plain step, or 1 + k times with --negatives k.
         posterior_temperature: nats that log p(image | class) is divided by in that posterior, above 0.
         negatives: wrong classes of an image that its posterior is taken over, chosen at random at each step; none
-            means all.
+            means all. Without effect where that weight is 0.
         grad_clip: largest norm of the gradient, of bits/dim; longer ones are scaled down to it; 0 is no limit.
         ema: decay of the moving average of the weights that is evaluated, sampled from and shipped; 0 is none.
         augment: none, or flip (mirror half of the images).

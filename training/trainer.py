@@ -105,8 +105,6 @@ class Trainer:
             raise UserError(
                 f"--negatives {settings.negatives}: an image has only {self.net.num_classes - 1} wrong classes here"
             )
-        if settings.negatives and not settings.discriminative_weight:
-            raise UserError("--negatives goes with --discriminative_weight above 0")
         self.images = self.train_split.images.to(self.device)  # uint8: a whole set is small
         self.labels = self.train_split.labels.to(self.device)
         self.batch_size = min(settings.batch_size, len(self.labels) // world_size())  # of each process

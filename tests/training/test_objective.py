@@ -133,7 +133,6 @@ def test_a_hybrid_run_reports_both_parts(tmp_path):
     ("flags", "word"),
     [
         ("--discriminative_weight 0.1 --negatives 10", "--negatives 10"),
-        ("--negatives 2", "--discriminative_weight"),
         ("--discriminative_weight -1", "discriminative_weight"),
         ("--posterior_temperature 0", "posterior_temperature"),
     ],

@@ -25,7 +25,8 @@ def run(tmp_path_factory):
 
 
 def test_a_row_is_the_best_epoch(run, capsys):
-    assert results.main([str(run)]) == 0
+    figure = run.parent / "figure.png"
+    assert results.main([str(run), "--figure", str(figure)]) == 0 and figure.stat().st_size > 5000
     header, rule, row = capsys.readouterr().out.strip().splitlines()
     reports = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     best = max(reports, key=lambda report: (report["accuracy"], -report["val_bpd"]))

@@ -246,7 +246,7 @@ def test_a_loss_that_is_no_number_ends_the_run(fake, tmp_path):
     from training.cli import UserError
 
     run = fake()
-    with pytest.raises(UserError, match="loss is nan; lower --lr"):
+    with pytest.raises(UserError, match="no finite number in 5 steps in a row; lower --lr"):
         pcnn_train.main(
             [*DIGITS, "--lr", "1e30", "--max_epochs", "2", "--en_wandb", "true", "--run_dir", str(tmp_path / "r")]
         )
