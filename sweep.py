@@ -59,12 +59,12 @@ def main(argv: list[str] | None = None) -> int:
     sweep = Sweep(file, fixed_settings(file, flags, arguments.en_wandb), folder, arguments.seed, arguments.prune)
     folder.parent.mkdir(parents=True, exist_ok=True)
     storage = arguments.storage or database(folder.with_name(f"{name}.db"))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends the running trial too, as Ctrl-C does
     try:
-        study = run_sweep(sweep, name, open_storage(storage), arguments.trials)
+        with sweep.interruption:
+            study = run_sweep(sweep, name, open_storage(storage), arguments.trials)
     except KeyboardInterrupt:
         print(f"stopped; to go on: python sweep.py {shlex.join(argv)}", file=sys.stderr)
-        return 130
+        return 128 + (sweep.interruption.signum or signal.SIGINT)
     done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
     if not done:
         print("no trial came to its end", file=sys.stderr)

@@ -97,9 +97,12 @@ def test_ctrl_c_ends_the_trial_and_says_how_to_go_on(tmp_path):
     command = [sys.executable, "sweep.py", *write_sweep(tmp_path), "--set", "max_epochs=500"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folder = tmp_path / "sweeps" / "tiny" / "trial_0000"
-    wait_for((folder / "metrics.jsonl").exists)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    try:
+        wait_for((folder / "metrics.jsonl").exists)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert said.splitlines() == [f"stopped; to go on: python sweep.py {' '.join(command[2:])}"]
     epochs = (folder / "metrics.jsonl").read_text()

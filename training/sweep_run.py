@@ -11,11 +11,12 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.cli import UserError, parse_settings
+from training.interruption import Interruption
 from training.pictures import check_writable
 from training.settings import TrainSettings
 from training.sweep_file import OWN_FOLDER, SweepFile, Value
@@ -48,6 +49,7 @@ class Sweep:
         folder: gets trial_0000/, trial_0000.log, ...
         seed: of the search.
         prune: stop trials that fall behind.
+        interruption: notes the signals that end the running trial.
     """
 
     file: SweepFile
@@ -55,6 +57,7 @@ class Sweep:
     folder: Path
     seed: int = 0
     prune: bool = False
+    interruption: Interruption = field(default_factory=Interruption)
 
 
 def fix(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
@@ -276,6 +279,8 @@ def run_trial(sweep: Sweep, study: "Study", trial: "Trial") -> float:
     try:
         while process.poll() is None and not pruned:
             time.sleep(POLL)
+            if sweep.interruption.signum is not None:
+                raise KeyboardInterrupt  # here, and not in the middle of what a library does
             rows = read_metrics(folder)
             reported = report(trial, sweep.file.metric, rows, reported)
             pruned = sweep.prune and reported > 0 and process.poll() is None and trial.should_prune()
