@@ -143,9 +143,9 @@ def classify(settings: ClassifySettings) -> int:
         raise Interrupted(stop.signum, f"stopped; {done}: the same command with --resume goes on") from None
     tell(file.predictions, net, Path(settings.out))
     if settings.explain:
-        explaining = explain(net, images, file.predictions, settings.explain)
+        explaining = explain(net, images, file.predictions, settings.explain, mirror=settings.tta == "flip")
         count = sum(1 for _ in tqdm(explaining, "explaining", unit="image", disable=None))
-        print(f"what decided: {count} pictures in {printable(settings.explain)}, overview.png of the first ones")
+        print(f"what decided: {count} pictures in {printable(settings.explain)}, and overview.png of the first ones")
     failed = sum(bool(p.error) for p in file.predictions)
     if failed:
         where = f"the column error of {printable(settings.out)} says why"

@@ -35,10 +35,13 @@ def explanation_maps(net: PixelCNN, images: Tensor, best: Tensor, second: Tensor
     return of_best - of_second
 
 
-def explain(net: PixelCNN, images: Images, predictions: Sequence[Prediction], folder: str | Path) -> Iterator[Path]:
+def explain(
+    net: PixelCNN, images: Images, predictions: Sequence[Prediction], folder: str | Path, mirror: bool = False
+) -> Iterator[Path]:
     """Write a picture <image>.png of each labelled image into ``folder``, and overview.png of the first ones.
 
-    Yields the paths as they are written. Raises UserError where one cannot be.
+    With ``mirror`` the maps are the mean of the image's and of its mirror image's, as `MirrorScorer` scores. Yields
+    the paths of the images' pictures as they are written. Raises UserError where one cannot be.
     """
     folder = Path(folder)
     check_writable(folder / "overview.png")
@@ -58,7 +61,10 @@ def explain(net: PixelCNN, images: Images, predictions: Sequence[Prediction], fo
         best, second = (
             torch.tensor([getattr(predictions[i], which) for i in numbers]) for which in ("label", "second")
         )
-        maps = explanation_maps(net, torch.stack(pixels), best, second).cpu()
+        batch = torch.stack(pixels)
+        maps = explanation_maps(net, batch, best, second).cpu()
+        if mirror:
+            maps = (maps + explanation_maps(net, batch.flip(3), best, second).cpu().flip(2)) / 2
         for i, image, nats in zip(numbers, pixels, maps, strict=True):
             path = folder / f"{stems[i]}.png"
             picture([(predictions[i], image, nats)], net.class_names, path, columns=1)
@@ -66,7 +72,6 @@ def explain(net: PixelCNN, images: Images, predictions: Sequence[Prediction], fo
             yield path
     if shown:
         picture(shown, net.class_names, folder / "overview.png", columns=3)
-        yield folder / "overview.png"
 
 
 def picture(

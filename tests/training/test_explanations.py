@@ -6,10 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+import training.explanations
 from data import DataError
 from model import PixelCNN, log_likelihood, mixture_log_prob, pixel_log_prob
 from training.explanations import explain, explanation_maps
 from training.predictions import Images, Prediction
+from training.scoring import MirrorScorer, Scorer
 
 
 @pytest.fixture
@@ -43,6 +45,28 @@ def test_a_pixel_s_log_probability_depends_on_no_later_pixel(net):
     assert torch.equal(one[:, :5], two[:, :5]) and not torch.equal(one[:, 5:], two[:, 5:])
 
 
+def test_float64_maps_sum_exactly(net):
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    x, double = (images.double() - 127.5) / 127.5, net.double()
+    with torch.no_grad():
+        of_best, of_second = (double(x, torch.tensor([y, y])) for y in (0, 1))
+        maps = pixel_log_prob(x, of_best) - pixel_log_prob(x, of_second)
+        difference = mixture_log_prob(x, of_best) - mixture_log_prob(x, of_second)
+    torch.testing.assert_close(maps.sum((1, 2)), difference, rtol=1e-12, atol=1e-10)
+
+
+def test_mirrored_maps_are_what_the_mirror_scorer_scores(net, tmp_path, monkeypatch):
+    pixels = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    score = MirrorScorer(Scorer(net, "fp32"))
+    torch.testing.assert_close(score(pixels), score(pixels.flip(3)))
+    maps = []
+    monkeypatch.setattr(training.explanations, "picture", lambda rows, *_, **__: maps.append(rows[0][2]))
+    prediction = Prediction("x.png", -1, (), 2, 0, 0.5, 3.0)
+    list(explain(net, Images(["x.png"], [-1], pixels.__getitem__), [prediction], tmp_path, mirror=True))
+    nats = score(pixels)[0]
+    assert maps[0].sum().item() == pytest.approx((nats[2] - nats[0]).item(), abs=1e-3)
+
+
 def test_pixels_sum_to_the_image():
     params, x = torch.randn(2, 20, 4, 5), torch.rand(2, 3, 4, 5) * 2 - 1
     assert pixel_log_prob(x, params).shape == (2, 4, 5)
@@ -62,9 +86,9 @@ def test_pictures_of_all_that_was_labelled(net, tmp_path):
     predictions[4] = Prediction(names[4], -1, error="broken")
     predictions[5] = Prediction(names[5], -1, (), 0, -1, 1.0, math.nan)  # of a network of one class
     written = list(explain(net, Images(names, [-1] * 14, read), predictions, tmp_path / "maps"))
-    assert len(set(written)) == 14 - 3 + 1
-    assert {path.name for path in written} == {path.name for path in (tmp_path / "maps").iterdir()}
-    assert written[-1].name == "overview.png" and "x.png" in {path.name for path in written}
-    for path in written:
+    assert len(set(written)) == 14 - 3
+    files = {path.name for path in (tmp_path / "maps").iterdir()}
+    assert files == {"overview.png", *(path.name for path in written)} and "x.png" in files
+    for path in (tmp_path / "maps").iterdir():
         with Image.open(path) as picture:
             assert picture.format == "PNG" and picture.width > 300
