@@ -17,6 +17,10 @@ from training.evaluation import evaluate
 from training.pictures import printable
 
 
+# settings of a run that are of the machine where it was trained
+PLACES = {"data_dir", "save_dir", "run_dir", "sample_dir", "load_params", "resume", "fid_weights", "device"}
+
+
 @dataclass
 class ShipSettings:
     """Settings of training.ship.
@@ -63,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         image_size=net.image_size,
         class_names=net.class_names,
         dataset=net.dataset,
-        settings=net.metadata.get("settings"),
+        settings={k: v for k, v in (net.metadata.get("settings") or {}).items() if k not in PLACES},
         epoch=net.metadata.get("epoch"),
         step=net.metadata.get("step"),
         temperature=temperature,

@@ -39,5 +39,6 @@ def test_it_holds_the_average_what_was_measured_and_a_temperature(best, half, tm
     said = net.metadata["validation"]
     assert said["accuracy"] == evaluation.accuracy and said["bpd"] == pytest.approx(evaluation.bpd, abs=1e-6)
     assert said["images"] == 360 and 0 <= said["expected_calibration_error"] <= 1
+    assert str(best.parent).encode() not in out.read_bytes()  # nothing of the machine where it was trained
     assert net.metadata["temperature"] > 0 and net.metadata["settings"]["nr_filters"] == 8
     assert f"accuracy {evaluation.accuracy:.4f}" in capsys.readouterr().out
