@@ -16,7 +16,6 @@ from training.cli import UserError, parse_settings, pick_device, run_script
 from training.evaluation import evaluate
 from training.pictures import printable
 
-
 # settings of a run that are of the machine where it was trained
 PLACES = {"data_dir", "save_dir", "run_dir", "sample_dir", "load_params", "resume", "fid_weights", "device"}
 
