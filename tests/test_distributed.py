@@ -86,6 +86,9 @@ def test_two_processes_train_and_any_number_goes_on(environment, tmp_path):
     last = reports(folder)
     assert [report["epoch"] for report in last] == [1, 2, 3, 4]
     assert [report["step"] for report in last] == [11, 22, 22 + 22, 22 + 22 + 11]
+    for ours, theirs in zip(last, first, strict=False):  # an epoch that is reported again says the same
+        assert ours["train_bpd"] == theirs["train_bpd"]
+    assert [report["train_bpd"] for report in last] == sorted((report["train_bpd"] for report in last), reverse=True)
     assert last[-1]["val_bpd"] < first[-1]["val_bpd"]
 
 

@@ -36,6 +36,7 @@ def process_group() -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield
+        dist.barrier()  # one that leaves early takes the connection of the others along
     finally:
         dist.destroy_process_group()
 

@@ -21,13 +21,15 @@ class Progress:
             in a row, and over the other steps bits/dim and cross-entropy (nats).
         epoch: under way, from 1.
         images: of it that were trained on.
-        step: steps of the run, with the skipped ones.
+        steps: of it that were done, with the skipped ones; how many images a step has depends on the processes.
+        step: steps of the run.
         seconds: of training in this epoch.
     """
 
     sums: Tensor
     epoch: int = 1
     images: int = 0
+    steps: int = 0
     step: int = 0
     seconds: float = 0.0
 

@@ -226,16 +226,17 @@ class Trainer:
                 self.stop_or_save()
                 self.train_step(images, labels)
                 progress.images += self.joint_batch
+                progress.steps += 1
                 progress.seconds = time.perf_counter() - start
                 bar.update()
-                if (sums := readout.read(progress.sums, bar.n)) is not None:
+                if (sums := readout.read(progress.sums, progress.steps)) is not None:
                     self.check_numbers(sums)
                     bar.set_postfix(bpd=f"{means(sums, readout.steps)[0]:.3f}", refresh=False)
         self.stop_or_save()
         sums = progress.sums.tolist()
         self.check_numbers(sums)
         progress.seconds = time.perf_counter() - start  # the device has finished by now
-        bpd, cross_entropy = means(sums, progress.images // self.joint_batch)
+        bpd, cross_entropy = means(sums, progress.steps)
         report = {
             "epoch": progress.epoch,
             "step": progress.step,
