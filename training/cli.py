@@ -96,7 +96,12 @@ def one_line(text: str) -> str:
 def run_script(main: Callable[[], int | None]) -> None:
     """Call ``main`` and exit with its status; a mistake is one line and status 2, a signal one line and 128 + it."""
     try:
-        sys.exit(main())
+        status = main()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # threads of torch.distributed at times abort the usual way out
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status or 0)
+        sys.exit(status)
     except (UserError, DataError, CheckpointError) as error:
         print("error:", one_line(str(error)), file=sys.stderr)
         sys.exit(2)
