@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,8 @@ class PredictionFile:
     Args:
         path: of the file.
         class_names: of the network.
-        identity: what must be the same for a classification to go on, plain values: kept in PATH.partial.json.
+        identity: what must be the same for a classification to go on, plain values, kept in PATH.partial.json; the
+            weights of the classes are in "prior", if any.
         images: what is labelled, in order.
         resume: keep the rows that a classification left when it was cut off.
 
@@ -73,6 +75,7 @@ class PredictionFile:
         self.about = self.path.with_name(self.partial.name + ".json")
         self.class_names = list(class_names)
         self.identity = json.loads(json.dumps(identity))  # as it is read back
+        self.prior = identity.get("prior") or [1.0] * len(self.class_names)
         self.images = images
         self.resume = resume
         self.predictions: list[Prediction] = []
@@ -162,8 +165,8 @@ class PredictionFile:
             scores = [float(cell) for cell in row[5:-1]]
         except ValueError:
             raise self.another("program") from None
-        others = [i for i in range(len(scores)) if i != label]
-        second = max(others, key=scores.__getitem__, default=-1)
+        evidence = [score + math.log(weight) for score, weight in zip(scores, self.prior, strict=True)]
+        second = max((i for i in range(len(scores)) if i != label), key=evidence.__getitem__, default=-1)
         return Prediction(**known, label=label, second=second, confidence=confidence, bpd=bpd)
 
     def another(self, what: str) -> UserError:

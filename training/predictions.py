@@ -191,8 +191,8 @@ def label_batch(score: Score, images: Tensor, prior: Tensor | None, temperature:
     """uint8 [B, C, H, W] -> the fields of a Prediction that the network decides, for each image."""
     log_likelihoods = score(images).double()
     probabilities = posterior(log_likelihoods, prior, temperature)
-    order = probabilities.topk(min(2, probabilities.shape[1]), dim=1).indices
-    order[:, 0] = posterior(log_likelihoods, prior).argmax(dim=1)  # no rounding of a temperature may decide
+    evidence = log_likelihoods if prior is None else log_likelihoods + prior.log()  # no temperature decides
+    order = evidence.topk(min(2, evidence.shape[1]), dim=1).indices
     for nats, row, best in zip(log_likelihoods.tolist(), probabilities.tolist(), order.tolist(), strict=True):
         label = best[0]
         yield {
