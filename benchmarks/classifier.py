@@ -11,10 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.timing import alternate, describe, forward_gflop, make_net, peak_gflops, print_table
+from benchmarks.timing import alternate, describe, forward_gflop, make_net, peaks_of, print_table
 from data import load_split
 from model import PixelCNN, load_checkpoint, log_likelihood
-from training.precision import DTYPES
 from training.scoring import Scorer
 
 
@@ -54,7 +53,7 @@ def main() -> None:
         scorer = Scorer(net, precision)
         sides[f"{scorer.precision}, all classes"] = partial(scorer, images)
     medians = alternate(sides, settings.rounds, device)
-    peaks = {name: peak_gflops(device, dtype) for name, dtype in {"fp32": torch.float32, **DTYPES}.items()}
+    peaks = peaks_of(device, (name.split(",")[0] for name in sides))
     gflop = forward_gflop(net, 32) * net.num_classes * settings.images
     base = medians["fp32, once a class"]
     print(f"classifying 32x32, 4 classes at (2, 80, 10); {describe(device)}")

@@ -2,14 +2,15 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import PixelCNN
+from training.precision import DTYPES
 
-__all__ = ["alternate", "describe", "forward_gflop", "make_net", "peak_gflops", "print_table"]
+__all__ = ["alternate", "describe", "forward_gflop", "make_net", "peak_gflops", "peaks_of", "print_table"]
 
 
 def make_net(device: torch.device, nr_resnet: int = 2, nr_filters: int = 80, nr_logistic_mix: int = 10) -> PixelCNN:
@@ -52,6 +53,11 @@ def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
     a = torch.randn(n, n, device=device).to(dtype)
     best = min(alternate({"product": lambda: a @ a}, 1, device)["product"] for _ in range(5))
     return 2 * n**3 / best / 1e9
+
+
+def peaks_of(device: torch.device, precisions: Iterable[str]) -> dict[str, float]:
+    """GFLOP/s of each precision named, and of no other: a CPU takes minutes for a large product in fp16."""
+    return {name: peak_gflops(device, DTYPES.get(name, torch.float32)) for name in set(precisions)}
 
 
 def describe(device: torch.device) -> str:

@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 
 import layers.blocks
-from benchmarks.timing import alternate, describe, forward_gflop, peak_gflops, print_table
+from benchmarks.timing import alternate, describe, forward_gflop, peaks_of, print_table
 from model import log_likelihood
 from training.evaluation import bits_per_dim
-from training.precision import DTYPES
 from training.settings import TrainSettings
 from training.trainer import Trainer
 
@@ -111,7 +110,7 @@ def main() -> None:
         for trainer in trainers.values():
             sides[f"{trainer.precision}, the trainer's"] = partial(trainer.train_step, images, labels)
         medians = alternate(sides, settings.rounds, device)
-    peaks = {name: peak_gflops(device, dtype) for name, dtype in {"fp32": torch.float32, **DTYPES}.items()}
+    peaks = peaks_of(device, (trainer.precision for trainer in trainers.values()))
     gflop = 3 * forward_gflop(trainers["fp32"].net, 32) * settings.batch  # forward, and two products backward
     rows = []
     for name, seconds in medians.items():

@@ -6,7 +6,8 @@ row, in the ul stream a pixel. The code of the blocks and of the U-Net is the ne
 `model.pixelcnn.Stream`): it runs on rows [B, F, 1, W] and on pixels [B, F] as it does on maps [B, F, H, W].
 What a convolution of the ul stream adds from the row above, and what the u stream says to the ul stream, is
 known for a whole row before its first pixel and is computed for the row at once. Half and quarter resolution
-step only where a pixel lands on them. Drawing an image so costs about one forward pass, not H * W.
+step only where a pixel lands on them. Pixels [B, F] are stored [F, B], which BLAS multiplies several times as fast.
+Drawing an image so costs about one forward pass, not H * W.
 """
 
 import copy
@@ -31,8 +32,6 @@ from model.pixelcnn import NR_RESOLUTIONS, PixelCNN, Stream
 
 __all__ = ["SteppingTwin"]
 
-FEW = 1024
-
 Steps = dict[type, Callable[..., nn.Module]]
 
 
@@ -53,15 +52,15 @@ class Place:
 
     @property
     def signs(self) -> Tensor:
-        return self.like.new_tensor([[1.0], [-1.0]])
+        return self.like.new_tensor([1.0, -1.0]).view(2, 1, 1)
 
     def zeros(self, *shape: int) -> Tensor:
-        return self.like.new_zeros(self.batch, *shape)
+        """[..., B], a pixel's channels before its batch."""
+        return self.like.new_zeros(*shape, self.batch)
 
-
-def as_row(x: Tensor) -> Tensor:
-    """[B, W, F] -> [B, F, 1, W], a view."""
-    return x.transpose(1, 2).unsqueeze(2)
+    def zero_rows(self, count: int, channels: int, width: int) -> Tensor:
+        """[B, C, count, W], stored channels last."""
+        return self.like.new_zeros(self.batch, count, width, channels).permute(0, 3, 1, 2)
 
 
 def as_matrix(row: Tensor) -> Tensor:
@@ -81,7 +80,7 @@ class RowConv(nn.Module):
         super().__init__()
         weight, self.bias = folded(activated.conv.conv, place)
         self.weight = weight.contiguous(memory_format=torch.channels_last)
-        self.rows = place.zeros(2, place.width, weight.shape[1]).permute(0, 3, 1, 2)  # above and current
+        self.rows = place.zero_rows(2, weight.shape[1], place.width)  # above and current
 
     def forward(self, x: Tensor) -> Tensor:
         self.rows[:, :, 0].copy_(self.rows[:, :, 1])
@@ -97,7 +96,7 @@ class RowShrink(nn.Module):
         weight, self.bias = folded(shrink.conv, place)
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.place = place
-        self.rows = place.zeros(2, place.width, weight.shape[1]).permute(0, 3, 1, 2)  # odd row above, even row
+        self.rows = place.zero_rows(2, weight.shape[1], place.width)  # odd row above, even row
 
     def forward(self, x: Tensor) -> Tensor | None:
         odd = self.place.row % 2
@@ -113,7 +112,7 @@ class RowGrow(nn.Module):
         weight, self.bias = folded(grow.conv, place)
         self.weights = weight[:, :, :1], weight[:, :, 1:]
         self.place = place
-        self.coarse = as_row(place.zeros(place.width // 2, weight.shape[0]))
+        self.coarse = place.zero_rows(1, weight.shape[0], place.width // 2)
 
     def forward(self, coarse: Tensor | None) -> Tensor:
         if coarse is not None:
@@ -133,47 +132,57 @@ class RowSide(nn.Module):
         return hidden + F.conv2d(concat_elu(torch.cat(sides, dim=1)), self.weight, self.bias)
 
 
+def pixel_weight(weight: Tensor, place: Place) -> Tensor:
+    """[..., c_in, c_out] as [c_out, c_in], which multiplies pixels [c_in, B]; for a single pixel stored by c_in."""
+    weight = weight.flatten(0, -2)
+    return weight.contiguous().t() if place.batch == 1 else weight.t().contiguous()
+
+
+def batch_innermost(x: Tensor) -> Tensor:
+    """[B, F, ...] as [B, F], stored as pixels are."""
+    return x.flatten(1).t().contiguous().t()
+
+
 def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
-    """concat_elu of pixels x [B, F] into ``out`` [B, 2, F]; ``signs`` is [[1], [-1]]."""
-    signed = torch.mul(x.unsqueeze(1), signs, out=out)
-    if x.numel() < FEW:  # calls cost more than exponentials
-        F.elu_(signed)
-    else:
-        torch.maximum(signed, x.abs().neg_().expm1_().unsqueeze(1), out=out)
+    """concat_elu of pixels x [B, F] into ``out`` [2, F, B]; ``signs`` is [1, -1] as [2, 1, 1]."""
+    F.elu_(torch.mul(x.t(), signs, out=out))
 
 
 class PixelConv(nn.Module):
     """Steps a `DownRightShiftedConv2d` (2x2) a pixel at a time, after concat_elu: [B, F] -> [B, c_out].
 
-    ``sums`` holds the row's outputs. When a row starts, it gets what the row above adds, all at once, from the
-    activations kept in ``pixels``; then each pixel adds what it says to itself and to its right neighbour.
+    ``sums`` [W, c_out, B] holds the row's outputs. When a row starts, it gets what the row above adds, all at once,
+    from the activations kept in ``pixels``; then each pixel adds what it says to itself and to its right neighbour.
     """
 
     def __init__(self, activated: ActivatedConv, place: Place):
         super().__init__()
-        weight, self.bias = folded(activated.conv.conv, place)
-        c_in, width = weight.shape[1], place.width
-        above_left, above, left, here = weight.permute(2, 3, 1, 0).reshape(4, c_in, -1)
-        self.above = torch.cat((above_left, above), dim=1)
+        weight, bias = folded(activated.conv.conv, place)
+        (c_out, c_in), width = weight.shape[:2], place.width
+        above_left, above, left, here = weight.permute(2, 3, 0, 1).flatten(0, 1)
+        self.above = torch.cat((above_left, above))
+        self.bias = bias[:, None]
         self.place, self.signs = place, place.signs
-        self.pixels = place.like.new_zeros(width, place.batch, c_in)
-        self.sums = place.zeros(width, len(self.bias))
+        self.pixels = place.zeros(width, c_in)
+        self.sums = place.zeros(width, c_out)
         # views are made once: at small batches they cost most
         self.activations = self.pixels.unbind(0)
-        self.slots = [pixel.unflatten(1, (2, -1)) for pixel in self.activations]
-        self.outs = self.sums.unbind(1)
-        self.targets = [self.sums[:, w : w + 2].flatten(1) for w in range(width)]
-        self.weights = [torch.cat((here, left), dim=1)] * (width - 1) + [here.contiguous()]
+        self.slots = [pixel.unflatten(0, (2, -1)) for pixel in self.activations]
+        self.outs = [out.t() for out in self.sums.unbind(0)]
+        self.targets = [self.sums[w : w + 2].flatten(0, 1) for w in range(width)]
+        both, last = (pixel_weight(torch.cat(taps).t(), place) for taps in ((here, left), (here,)))
+        self.weights = [both] * (width - 1) + [last]
 
     def forward(self, x: Tensor) -> Tensor:
         w = self.place.column
         if w == 0:
-            from_above = torch.matmul(self.pixels.flatten(0, 1), self.above).unflatten(0, self.pixels.shape[:2])
-            above_left, above = from_above.transpose(0, 1).chunk(2, dim=2)
+            row = self.pixels.transpose(0, 1).flatten(1)  # [c_in, W B]: one large product, not W small ones
+            from_above = torch.mm(self.above, row).unflatten(1, (len(self.sums), -1)).transpose(0, 1)
+            above_left, above = from_above.chunk(2, dim=1)
             torch.add(above, self.bias, out=self.sums)
-            self.sums[:, 1:] += above_left[:, :-1]
+            self.sums[1:] += above_left[:-1]
         activate(x, self.signs, self.slots[w])
-        self.targets[w].addmm_(self.activations[w], self.weights[w])
+        self.targets[w].addmm_(self.weights[w], self.activations[w])
         return self.outs[w]
 
 
@@ -182,21 +191,23 @@ class PixelShrink(nn.Module):
 
     def __init__(self, shrink: DownRightShiftedConv2d, place: Place):
         super().__init__()
-        weight, self.bias = folded(shrink.conv, place)
-        above, here = weight.permute(2, 3, 1, 0)
-        self.above, self.here = above.flatten(0, 1), here.flatten(0, 1)
+        weight, bias = folded(shrink.conv, place)
+        above, here = weight.permute(2, 3, 1, 0)  # [left and right, c_in, c_out]
+        self.above, self.here = above.flatten(0, 1).t().contiguous(), pixel_weight(here, place)
+        self.bias = bias[:, None]
         self.place = place
         self.pixels = place.zeros(place.width + 1, weight.shape[1])
 
     def forward(self, x: Tensor) -> Tensor | None:
         row, w = self.place.row, self.place.column
         if w == 0 and row % 2 == 0:
-            pairs = self.pixels[:, :-1].unflatten(1, (-1, 2)).flatten(2)
-            self.known = torch.matmul(pairs, self.above).add_(self.bias)
-        self.pixels[:, w + 1].copy_(x)
+            pairs = self.pixels[:-1].unflatten(0, (-1, 2)).flatten(1, 2)  # [W / 2, 2 c_in, B]
+            known = torch.addmm(self.bias, self.above, pairs.transpose(0, 1).flatten(1))
+            self.known = known.unflatten(1, (len(pairs), -1)).transpose(0, 1)
+        self.pixels[w + 1].copy_(x.t())
         if row % 2 or w % 2:
             return None
-        return torch.addmm(self.known[:, w // 2], self.pixels[:, w : w + 2].flatten(1), self.here)
+        return torch.addmm(self.known[w // 2], self.here, self.pixels[w : w + 2].flatten(0, 1)).t()
 
 
 class PixelGrow(nn.Module):
@@ -206,18 +217,18 @@ class PixelGrow(nn.Module):
         super().__init__()
         weight, bias = folded(grow.conv, place)
         c_out = weight.shape[1]
-        self.weight = weight.permute(0, 2, 3, 1).flatten(1)  # [c_in, (row, column, c_out)]
-        self.bias = bias.repeat(4)
+        self.weight = pixel_weight(weight.permute(0, 2, 3, 1).flatten(1), place)  # [(row, column, c_out), c_in]
+        self.bias = bias.repeat(4)[:, None]
         self.place = place
         self.fine = place.zeros(place.width // 2, 4 * c_out)
-        self.slots = self.fine.unbind(1)
-        parts = self.fine.unflatten(2, (2, 2, c_out))
-        self.parts = [[parts[:, w // 2, row, w % 2] for w in range(place.width)] for row in range(2)]
+        self.slots = self.fine.unbind(0)
+        parts = self.fine.unflatten(1, (2, 2, c_out))
+        self.parts = [[parts[w // 2, row, w % 2].t() for w in range(place.width)] for row in range(2)]
 
     def forward(self, coarse: Tensor | None) -> Tensor:
         row, w = self.place.row, self.place.column
         if coarse is not None:
-            self.slots[w // 2].copy_(torch.addmm(self.bias, coarse, self.weight))
+            self.slots[w // 2].copy_(torch.addmm(self.bias, self.weight, coarse.t()))
         return self.parts[row % 2][w]
 
 
@@ -232,18 +243,20 @@ class PixelSide(nn.Module):
         weight, self.bias = folded(side.nin.conv, place)
         nr_filters = len(self.bias)
         parts = weight.flatten(1).t().unflatten(0, (2, -1, nr_filters))  # sign, side, channel
-        self.from_u, self.from_skip = parts[:, 0].flatten(0, 1).contiguous(), parts[:, 1:].flatten(0, 2).contiguous()
+        self.from_u = parts[:, 0].flatten(0, 1).contiguous()
+        self.from_skip = pixel_weight(parts[:, 1:].flatten(0, 2), place)
         self.place, self.signs, self.sums = place, place.signs, sums
         self.skip = place.zeros(2, nr_filters)
-        self.skip_flat = self.skip.flatten(1)
+        self.skip_flat = self.skip.flatten(0, 1)
 
     def forward(self, hidden: Tensor, u: Tensor, *skip: Tensor) -> Tensor:
         if self.place.column == 0:  # hidden is the first of the sums
-            self.sums += torch.matmul(as_matrix(concat_elu(u)), self.from_u).add_(self.bias)
-        if not skip:
-            return hidden
-        activate(skip[0], self.signs, self.skip)
-        return hidden.addmm_(self.skip_flat, self.from_skip)
+            from_u = torch.matmul(as_matrix(concat_elu(u)), self.from_u).add_(self.bias)
+            self.sums += from_u.permute(1, 2, 0)
+        if skip:
+            activate(skip[0], self.signs, self.skip)
+            hidden.t().addmm_(self.from_skip, self.skip_flat)
+        return hidden
 
 
 def pixel_block(block: GatedResidualBlock, place: Place) -> nn.Module:
@@ -302,19 +315,19 @@ class SteppingTwin:
         self.u_stream = stepping_stream(net.u_stream, ROWWISE, places)
         self.ul_stream = stepping_stream(net.ul_stream, PIXELWISE, places)
         self.u_conditions, ul_conditions = net.conditions(labels, dtype)
-        self.ul_conditions = [tuple(x if x is None else x.flatten(1) for x in pair) for pair in ul_conditions]
+        self.ul_conditions = [tuple(x if x is None else batch_innermost(x) for x in pair) for pair in ul_conditions]
         self.u_init = folded(net.u_init.conv, here)
         self.init_above = folded(net.ul_init_above.conv, here)
         left, self.left_bias = folded(net.ul_init_left.conv, here)
         self.left_above, left_here = left.squeeze(3).permute(2, 1, 0)  # [c_in, F] each
         self.channels = net.image_channels
-        self.left_here = left_here[: self.channels]
-        head, self.head_bias = folded(net.head.conv, here)
-        self.head = head.flatten(1).t().contiguous()
-        inside = net.join_class(here.zeros(self.channels, 1, width), labels)
+        self.left_here = pixel_weight(left_here[: self.channels], here)
+        head, head_bias = folded(net.head.conv, here)
+        self.head, self.head_bias = pixel_weight(head.flatten(1).t(), here), head_bias[:, None]
+        inside = net.join_class(here.zero_rows(1, self.channels, width), labels)
         self.constants = inside[:, self.channels :]  # the ones channel and the one-hot maps of a row
         self.left_constant = torch.matmul(self.constants[:, :, 0, 0], left_here[self.channels :])
-        self.above = here.zeros(2, width, inside.shape[1]).permute(0, 3, 1, 2)  # the two image rows above; zero outside
+        self.above = here.zero_rows(2, inside.shape[1], width)  # the two image rows above; zero outside
         self.drawn = here.zeros(width, self.channels)
 
     def move(self, row: int, column: int) -> None:
@@ -332,16 +345,18 @@ class SteppingTwin:
             u, known = torch.zeros_like(u), torch.zeros_like(known)
         known[:, 1:] += known_left[:, :-1]
         _, u_features = self.u_stream(u, self.u_conditions)
-        left: Tensor | None = None
-        for column, (ul, here) in enumerate(zip(known.unbind(1), self.drawn.unbind(1), strict=True)):
+        pixels = known.permute(1, 2, 0).contiguous().unbind(0)  # [F, B] each
+        drawn = self.drawn.unbind(0)
+        for column, ul in enumerate(pixels):
             self.move(self.places[0].row, column)
-            if left is not None:
-                ul = torch.addmm(ul, left, self.left_here)
-            ul, _ = self.ul_stream(ul, self.ul_conditions, u_features)
-            params = torch.addmm(self.head_bias, F.elu(ul), self.head).float()
-            left = here.copy_(choose(params, column))
+            if column:
+                ul = torch.addmm(ul, self.left_here, drawn[column - 1])
+            ul, _ = self.ul_stream(ul.t(), self.ul_conditions, u_features)
+            params = torch.addmm(self.head_bias, self.head, F.elu(ul).t()).t().float()
+            drawn[column].copy_(choose(params, column).t())
+        row = self.drawn.permute(2, 1, 0)
         self.above[:, :, 0].copy_(self.above[:, :, 1])
-        self.above[:, : self.channels, 1].copy_(self.drawn.transpose(1, 2))
+        self.above[:, : self.channels, 1].copy_(row)
         self.above[:, self.channels :, 1:].copy_(self.constants)
         self.move(self.places[0].row + 1, 0)
-        return self.drawn.transpose(1, 2)
+        return row

@@ -38,7 +38,7 @@ class Scorer:
 
     def __init__(self, net: PixelCNN, precision: Precision = "auto", batch_size: int | None = None):
         self.device = next(net.parameters()).device
-        self.net = fold_weight_norm(net)
+        self.net = fold_weight_norm(net).to(memory_format=torch.channels_last)  # faster here, slower in training
         self.precision = pick_precision(precision, self.device)
         self.twice = precision == "auto" and self.precision != "fp32"
         self.batch_size = batch_size or max(1, MAPS.get(self.device.type, 32) // net.num_classes)

@@ -51,7 +51,7 @@ class TrainSettings:
             means all. Without effect where that weight is 0.
         grad_clip: largest norm of the gradient, of bits/dim; longer ones are scaled down to it; 0 is no limit.
         ema: decay of the moving average of the weights that is evaluated, sampled from and shipped; 0 is none.
-        augment: none, or flip (mirror half of the images).
+        augment: none, flip (mirror half of the images), or flip+shift (and move them by up to 1/16 of a side).
         precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
         compile: whether to compile the training step with torch.compile; none means on CUDA only. The first steps
@@ -106,7 +106,7 @@ class TrainSettings:
     negatives: PositiveInt | None = None
     grad_clip: NonNegativeFloat = 0.0
     ema: Fraction = 0.9995
-    augment: Literal["none", "flip"] = "none"
+    augment: Literal["none", "flip", "flip+shift"] = "none"
     precision: Precision = "auto"
     compile: bool | None = None
     seed: NonNegativeInt = 1

@@ -26,6 +26,7 @@ from model import (
     sample,
 )
 from model import save_checkpoint as write_checkpoint
+from training.augmentation import augment, draw_shifts
 from training.cli import UserError, pick_device
 from training.distributed import any_of, main_first, mean_of, rank, world_size
 from training.evaluation import Evaluation, bits_per_dim, evaluate
@@ -111,7 +112,7 @@ class Trainer:
         self.joint_batch = self.batch_size * world_size()
         self.steps_per_epoch = len(self.labels) // self.joint_batch
         if settings.init == "data" and not started:
-            order, _ = self.epoch_order(0)
+            order, *_ = self.epoch_order(0)
             first = order[: max(64, self.batch_size)]
             data_dependent_init(self.net, self.images[first], self.labels[first])
         self.ema = moving_average(self.net, settings.ema) if settings.ema else None
@@ -187,21 +188,25 @@ class Trainer:
             tqdm.write(summary(report, settings.max_epochs))
         self.progress = self.progress.next_epoch()
 
-    def epoch_order(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The order of an epoch's images, int64 [N], and which are mirrored, bool [N], the same in all processes."""
+    def epoch_order(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """An epoch's draws, the same in all processes: the order of its images, int64 [N], and by image number which
+        are mirrored, bool [N], and how far each is moved, int64 [N, 2]."""
         generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, epoch))
         order = torch.randperm(len(self.labels), generator=generator)
         mirrored = torch.rand(len(self.labels), generator=generator) < 0.5
-        return order.to(self.device), mirrored.to(self.device)
+        shifts = draw_shifts(len(self.labels), self.image_size, generator)
+        if self.settings.augment != "flip+shift":
+            shifts.zero_()
+        return order.to(self.device), mirrored.to(self.device), shifts.to(self.device)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the images left in the epoch, in whole batches; the few left over change."""
-        order, mirrored = self.epoch_order(self.progress.epoch)
+        order, mirrored, shifts = self.epoch_order(self.progress.epoch)
         for start in range(self.progress.images, len(order) - self.joint_batch + 1, self.joint_batch):
             index = order[start:][rank() * self.batch_size :][: self.batch_size]
             images = self.images[index]
-            if self.settings.augment == "flip":
-                images = torch.where(mirrored[index][:, None, None, None], images.flip(3), images)
+            if self.settings.augment != "none":
+                images = augment(images, mirrored[index], shifts[index])
             yield images, self.labels[index]
 
     def train_epoch(self) -> dict[str, Any]:
