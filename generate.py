@@ -58,7 +58,7 @@ class GenerateSettings:
         complete: image files to complete, as in --complete a.png b.jpg.
         keep_rows: with --complete: rows to keep, from 1 to below the height of the network's images; half by default.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
-        overwrite: write to a folder that holds files, and remove the images of an earlier run of generate.py from
+        overwrite: write to a folder that holds files, and remove what an earlier run drew (*CLASS_0001.png, ...) from
             it; other files stay.
         fid: measure FID against this folder of images, or DATASET:SPLIT such as cpen455:test.
         data_dir: where the files of --fid DATASET:SPLIT are; none means datasets/DATASET.
@@ -112,7 +112,7 @@ def generate(settings: GenerateSettings) -> int:
         reference = parse_reference(settings.fid, net.image_size, settings.data_dir)
         fid = SafeFID(lambda: FID(reference, settings.fid_dims, settings.fid_weights, device))
     if rank() == 0:
-        prepare_folder(folder, [start.prefix + stem for start in starts for stem in stems], settings.overwrite)
+        prepare_folder(folder, stems, settings.overwrite)
     from_main(None)  # the others wait until the folder is there
 
     tiles: list[tuple[int, int, Tensor]] = []  # of the grid: row, column, image

@@ -71,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f"best {file.metric} {study.best_value:.4f}: trial {study.best_trial.number}, {folder}")
     where = f" --storage {shlex.quote(arguments.storage)}" if arguments.storage else ""
+    if arguments.save_dir != "sweeps":
+        where += f" --save_dir {shlex.quote(arguments.save_dir)}"
     print(f"pictures and tables: python sweep.py --report {shlex.quote(name)}{where}")
     return 0
 

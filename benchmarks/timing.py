@@ -2,21 +2,47 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+import layers.blocks
 from model import PixelCNN
 from training.precision import DTYPES
 
-__all__ = ["alternate", "describe", "forward_gflop", "make_net", "peak_gflops", "peaks_of", "print_table"]
+__all__ = [
+    "alternate",
+    "describe",
+    "forward_gflop",
+    "make_net",
+    "peak_gflops",
+    "peaks_of",
+    "plain_blocks",
+    "print_table",
+]
 
 
 def make_net(device: torch.device, nr_resnet: int = 2, nr_filters: int = 80, nr_logistic_mix: int = 10) -> PixelCNN:
     """The network of the published configuration with random weights; speed does not depend on them."""
     torch.manual_seed(0)
     return PixelCNN(nr_resnet, nr_filters, nr_logistic_mix).to(device).eval()
+
+
+@contextmanager
+def plain_blocks() -> Iterator[None]:
+    """Inside, blocks are as one writes them first, from PyTorch's own elu, dropout and glu."""
+    ours = {name: getattr(layers.blocks, name) for name in ("concat_elu", "dropout", "gated_residual")}
+    layers.blocks.concat_elu = lambda x: F.elu(torch.cat((x, -x), dim=1))
+    layers.blocks.dropout = F.dropout
+    layers.blocks.gated_residual = lambda x, update: x + F.glu(update, dim=1)
+    try:
+        yield
+    finally:
+        for name, value in ours.items():
+            setattr(layers.blocks, name, value)
 
 
 def alternate(sides: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:

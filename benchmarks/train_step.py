@@ -1,39 +1,21 @@
 """A training step: python -m benchmarks.train_step [--device cuda].
 
 The trainer's step against a plain one: the same network in fp32 with PyTorch's own elu, dropout and glu, eager, with
-unfused Adam and a moving average. --curves PNG trains both, and the trainer's step in fp32, on the digits and draws
-their losses.
+unfused Adam and a moving average. --curves PNG trains with each, and compiled, on the digits and draws the losses.
 """
 
 import argparse
 import tempfile
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
-import layers.blocks
-from benchmarks.timing import alternate, describe, forward_gflop, peaks_of, print_table
+from benchmarks.timing import alternate, describe, forward_gflop, peaks_of, plain_blocks, print_table
 from model import log_likelihood
 from training.evaluation import bits_per_dim
 from training.settings import TrainSettings
 from training.trainer import Trainer
-
-
-@contextmanager
-def plain_blocks():
-    """Blocks as one writes them first."""
-    ours = {name: getattr(layers.blocks, name) for name in ("concat_elu", "dropout", "gated_residual")}
-    layers.blocks.concat_elu = lambda x: F.elu(torch.cat((x, -x), dim=1))
-    layers.blocks.dropout = F.dropout
-    layers.blocks.gated_residual = lambda x, update: x + F.glu(update, dim=1)
-    try:
-        yield
-    finally:
-        for name, value in ours.items():
-            setattr(layers.blocks, name, value)
 
 
 class Plain:
@@ -65,7 +47,7 @@ def make_trainer(folder: Path, name: str, **settings) -> Trainer:
 
 
 def curves(device: str, path: str, steps: int = 300) -> None:
-    """Losses of plain fp32, of the trainer's step in fp32 and of its fastest, from the same weights and batches."""
+    """Losses of plain fp32 and of the trainer's step in fp32, bf16 and compiled, from the same weights and batches."""
     from matplotlib.figure import Figure
 
     small = {"nr_resnet": 1, "nr_filters": 32, "nr_logistic_mix": 5, "dropout": 0.1, "lr": 1e-3, "device": device}
@@ -76,6 +58,7 @@ def curves(device: str, path: str, steps: int = 300) -> None:
             ("plain fp32", {"precision": "fp32"}),
             ("fp32", {"precision": "fp32"}),
             ("bf16", {"precision": "bf16"}),
+            ("bf16, compiled", {"precision": "bf16", "compile": True}),
         ):
             trainer = make_trainer(Path(folder), name, **small, **more)
             step = Plain(trainer).step if name.startswith("plain") else trainer.train_step

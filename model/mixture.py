@@ -107,7 +107,7 @@ def mixture_sample(params: Tensor, gumbel: Tensor, logistic: Tensor) -> Tensor:
     choice = (params[:, :k] + gumbel).argmax(dim=1).view(-1, 1, 1, 1).expand(-1, channels, 3 if channels == 3 else 2, 1)
     chosen = params[:, k:].view(len(params), channels, -1, k).gather(3, choice)  # [B, C, mean scale coefficient, 1]
     scale = chosen[:, :, 1, 0].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp_()
-    half = chosen.new_tensor(127.5)
+    half = chosen.new_full((), 127.5)  # made on the device: a captured CUDA graph copies nothing there
     levels = torch.addcmul(half, half, torch.addcmul(chosen[:, :, 0, 0], scale, logistic))
     if channels == 1:
         return levels.round_().clamp_(0, 255).sub_(half).div_(half)

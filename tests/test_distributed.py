@@ -104,7 +104,7 @@ def test_a_signal_saves_and_the_run_ends_as_if_it_had_not_come(environment, tmp_
         time.sleep(0.05)
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
-    told = process.communicate(timeout=120)[0].decode()
+    told = process.communicate(timeout=400)[0].decode()
     assert process.returncode != 0 and f"--resume {folder}" in told
     run([*TORCHRUN, ROOT / "pcnn_train.py", "--resume", folder], environment)
     ours, theirs = (torch.load(path / "last.pt", weights_only=True)["weights"] for path in (folder, whole))

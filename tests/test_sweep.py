@@ -1,5 +1,6 @@
 """sweep.py: real trials on the digits, resumed, failing and pruned ones, and the report."""
 
+import contextlib
 import math
 import os
 import random
@@ -86,7 +87,7 @@ def read(process):
     return line
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -95,14 +96,16 @@ def wait_for(condition, seconds=60):
 
 def test_ctrl_c_ends_the_trial_and_says_how_to_go_on(tmp_path):
     command = [sys.executable, "sweep.py", *write_sweep(tmp_path), "--set", "max_epochs=500"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
     folder = tmp_path / "sweeps" / "tiny" / "trial_0000"
     try:
         wait_for((folder / "metrics.jsonl").exists)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert said.splitlines() == [f"stopped; to go on: python sweep.py {' '.join(command[2:])}"]
     epochs = (folder / "metrics.jsonl").read_text()
@@ -291,7 +294,7 @@ def test_machines_share_a_study(tmp_path):
         for name in ("one", "two")
     ]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=400)[0] for process in processes]
     study = load_study("tiny", tmp_path, url)
     complete = [trial for trial in study.get_trials() if trial.state.name == "COMPLETE"]
     assert 3 <= len(complete) <= 4  # both may begin the last one at the same moment

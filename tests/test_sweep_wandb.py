@@ -123,7 +123,7 @@ def test_sweep_and_agent(sweep_server, openwandb, wandb_env, tmp_path):
 
     def wandb(*arguments):
         command = [sys.executable, "-m", "wandb", *arguments]
-        result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=400)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout + result.stderr
 

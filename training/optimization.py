@@ -42,7 +42,8 @@ def moving_average(net: nn.Module, decay: float) -> AveragedModel:
 
     @torch.no_grad()
     def average(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
-        n = int(count)
+        n = int(averaged.n_averaged)  # on the CPU; to read ``count`` the host would wait for the GPU
         torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + n) / (10 + n)))
 
-    return AveragedModel(net, multi_avg_fn=average)
+    averaged = AveragedModel(net, multi_avg_fn=average)
+    return averaged

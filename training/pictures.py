@@ -92,7 +92,8 @@ def file_stems(class_names: Sequence[str]) -> list[str]:
 
 
 def prepare_folder(folder: Path, stems: Sequence[str], overwrite: bool) -> None:
-    """Make the folder of the draws, new or empty; with ``overwrite`` remove the draws <stem>_0001.png, ... in it.
+    """Make the folder of the draws, new or empty; with ``overwrite`` remove the draws in it, completions too: files called
+    <stem>_0001.png, ... or <anything>_<stem>_0001.png, ...
 
     Raises UserError where the folder holds files and may not be overwritten, or cannot be written.
     """
@@ -101,7 +102,7 @@ def prepare_folder(folder: Path, stems: Sequence[str], overwrite: bool) -> None:
         raise UserError(
             f"{printable(folder)} holds files; give another --out, or --overwrite true to replace its draws"
         )
-    earlier = re.compile(rf"({'|'.join(map(re.escape, stems))})_\d{{4,}}\.png")
+    earlier = re.compile(rf"(.+_)?({'|'.join(map(re.escape, stems))})_\d{{4,}}\.png", re.DOTALL)
     for file in folder.iterdir():
         if earlier.fullmatch(file.name):
             file.unlink()

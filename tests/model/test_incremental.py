@@ -38,12 +38,13 @@ def test_outputs_equal_the_network_s(make_net, device, fusion, channels, size):
     torch.testing.assert_close(stepped(net, images, labels), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (20, 12), (32, 32)])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_same_noise_same_images(make_net, device, fusion, channels):
+def test_same_noise_same_images(make_net, device, fusion, channels, size):
     """But for rounding at the edges of bins; here none falls on one."""
     net, labels = make_net(fusion=fusion, image_channels=channels).to(device), torch.tensor([0, 1, 2])
-    both = [sample(net, labels, (8, 12), image_generators(3, 0, 3), method) for method in ("full", "incremental")]
+    both = [sample(net, labels, size, image_generators(3, 0, 3), method) for method in ("full", "incremental")]
     assert (both[0] == both[1]).float().mean() > 0.99
 
 

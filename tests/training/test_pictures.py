@@ -53,7 +53,8 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_overwriting_removes_draws_and_nothing_else(tmp_path):
-    for name in ("cat_0001.png", "cat_12345.png", "cat_1.png", "notes.txt", "dog_0001.png"):
+    drawn = ["cat_0001.png", "cat_12345.png", "photo_cat_0001.png", "two\nlines_cat_0002.png"]
+    for name in (*drawn, "cat_1.png", "notes.txt", "dog_0001.png"):
         (tmp_path / name).write_text("")
     with pytest.raises(UserError, match="holds files"):
         prepare_folder(tmp_path, ["cat"], overwrite=False)

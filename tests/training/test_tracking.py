@@ -38,7 +38,7 @@ with start_tracker(settings, Path(sys.argv[-1]), torch.device("cpu")) as tracker
 """
     env = wandb_env | openwandb.env | {"WANDB_RUN_GROUP": "mine"}
     command = [sys.executable, "-c", code, *SHORT, *flags.split(), "--run_dir", str(run)]
-    result = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0 and "W&B:" not in result.stderr, result.stderr
     saved = json.loads((run / "wandb_run.json").read_text())
     ((run_id, name, state, config, summary, tags),) = openwandb.rows(
@@ -84,7 +84,7 @@ def test_offline_then_synced(script, openwandb, wandb_env, tmp_path):
     command = line.split("later: ")[1].split()
     assert command[:2] == ["wandb", "sync"] and command[2].startswith(str(run / "wandb"))
     command = [sys.executable, "-m", *command]
-    result = subprocess.run(command, env=wandb_env | openwandb.env, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, env=wandb_env | openwandb.env, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stderr
     run_id = json.loads((run / "wandb_run.json").read_text())["id"]
     ((summary,),) = openwandb.rows("select summary_json from runs where run_id = ?", run_id)
@@ -128,7 +128,7 @@ print("went on")
     with start_openwandb() as server:
         env = wandb_env | server.env | {"WANDB_FINISH_TIMEOUT": "2"}
         command = [sys.executable, "-c", code, str(server.process.pid)]
-        result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0 and "went on" in result.stdout, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
     assert "did not take everything" in line and f"wandb sync {tmp_path}/wandb/run-" in line
@@ -144,7 +144,7 @@ with start_tracker(TrainSettings(en_wandb=True), Path({str(tmp_path)!r}), torch.
     tracker.report({{"epoch": 1, "accuracy": 0.5}})
 """
     env = wandb_env | {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": 40 * "0", "WANDB_HTTP_TIMEOUT": "2"}
-    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
     assert "offline" in line and "127.0.0.1:9" in line and f"wandb sync {tmp_path}/wandb/offline-run-" in line
@@ -156,7 +156,7 @@ import sys, pcnn_train
 assert pcnn_train.main({[*SHORT, "--max_epochs", "1", "--run_dir", str(tmp_path / "run")]!r}) == 0
 print("wandb" in sys.modules)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=400)
     assert result.returncode == 0 and result.stdout.endswith("False\n"), result.stderr
     assert (tmp_path / "run" / "confusion.png").exists() and not (tmp_path / "run" / "wandb").exists()
 
