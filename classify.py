@@ -64,8 +64,8 @@ class ClassifySettings:
         explain: a folder that gets a picture of each image: which pixels spoke for its best class against the second.
         batch_size: images at a time, at least 1; auto is what suits the device. Halved when memory runs out.
         precision: of the network: fp32, bf16, fp16 (CUDA only), or auto: bf16 where the device has it natively, fp16
-            on older GPUs, else fp32, with classes that are close to each other decided in fp32; bf16 alone takes about one
-            close image in 40 for another class. The likelihood is fp32.
+            on older GPUs, else fp32, with classes that are close to each other decided in fp32; bf16 alone took one
+            image in 40 for another class than fp32. The likelihood is fp32.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
 

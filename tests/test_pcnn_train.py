@@ -1,6 +1,7 @@
 """pcnn_train.py through its command line."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import yaml
 from PIL import Image
 
 from model import PixelCNN, load_checkpoint, save_checkpoint
+from training.settings import TrainSettings
+from training.trainer import Trainer
 
 TINY = (
     "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 128 --dropout 0 --precision fp32 "
@@ -247,3 +250,24 @@ def test_bf16_learns_as_fp32_does(tmp_path):
         curves[precision] = [json.loads(line)["train_bpd"] for line in lines]
     assert curves["bf16"] != curves["fp32"]
     assert curves["bf16"] == pytest.approx(curves["fp32"], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_run_learns_as_an_eager_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    torch._dynamo.utils.counters.clear()
+    losses = {}
+    for compiled in (True, False):
+        settings = TrainSettings(
+            "digits", nr_resnet=1, nr_filters=4, nr_logistic_mix=1, batch_size=64, dropout=0.0, precision="fp32",
+            device="cpu", compile=compiled, run_dir=str(tmp_path / str(compiled)),
+        )  # fmt: skip
+        trainer = Trainer(settings)
+        torch._dynamo.config.suppress_errors = False  # what cannot be compiled is a failure here
+        trainer.net.train()
+        losses[compiled] = [
+            trainer.train_step(*batch).item() for batch, _ in zip(trainer.batches(), range(5), strict=False)
+        ]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)

@@ -92,8 +92,8 @@ def file_stems(class_names: Sequence[str]) -> list[str]:
 
 
 def prepare_folder(folder: Path, stems: Sequence[str], overwrite: bool) -> None:
-    """Make the folder of the draws, new or empty; with ``overwrite`` remove the draws in it, completions too: files called
-    <stem>_0001.png, ... or <anything>_<stem>_0001.png, ...
+    """Make the folder of the draws, new or empty; with ``overwrite`` remove the draws in it, completions too: files
+    called <stem>_0001.png, ... or <anything>_<stem>_0001.png, ...
 
     Raises UserError where the folder holds files and may not be overwritten, or cannot be written.
     """
