@@ -53,16 +53,12 @@ def concat_elu(x: Tensor) -> Tensor:
     return _ConcatELU.apply(x)
 
 
-def _add_gated(x: Tensor, update: Tensor) -> Tensor:
-    value, gate = update.chunk(2, dim=1)
-    return torch.addcmul(x, value, gate.sigmoid())
-
-
 class _GatedResidual(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, update: Tensor) -> Tensor:
         ctx.save_for_backward(update)
-        return _add_gated(x, update)
+        value, gate = update.chunk(2, dim=1)
+        return torch.addcmul(x, value, gate.sigmoid())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -73,10 +69,10 @@ class _GatedResidual(torch.autograd.Function):
 
 def gated_residual(x: Tensor, update: Tensor) -> Tensor:
     """x + a * sigmoid(b) for the halves a and b of ``update``: [B, C, ...] and [B, 2C, ...] -> [B, C, ...]."""
-    if torch.compiler.is_compiling():
+    if (
+        torch.compiler.is_compiling() or not torch.is_grad_enabled()
+    ):  # a pixel at a time, calls cost more than their work
         return x + F.glu(update, dim=1)
-    if not torch.is_grad_enabled():  # a pixel at a time, the bookkeeping of a Function costs more than its work
-        return _add_gated(x, update)
     return _GatedResidual.apply(x, update)
 
 

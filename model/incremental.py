@@ -264,7 +264,8 @@ def pixel_block(block: GatedResidualBlock, place: Place) -> nn.Module:
     twin = copy.copy(block)
     conv_in, conv_out = PixelConv(block.conv_in, place), PixelConv(block.conv_out, place)
     side = block.side and PixelSide(block.side, place, conv_in.sums)
-    twin._modules = {"conv_in": conv_in, "side": side, "conv_out": conv_out}
+    twin.__dict__ |= {"conv_in": conv_in, "side": side, "conv_out": conv_out}  # found faster than a module's children
+    twin._modules = {}
     return twin
 
 
