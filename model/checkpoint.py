@@ -1,6 +1,7 @@
 """Checkpoints: one self-describing file, read without running any code from it."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,10 @@ def _torch_load(path: str | Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; give the path of a .pt file that pcnn_train.py wrote")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise ValueError("compressed")  # torch writes none; a small one could unpack to any size
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged file makes the unpickler fail in any way at all
         raise CheckpointError(f"{path} cannot be read as a checkpoint: it is damaged, or not a checkpoint") from None
@@ -109,6 +114,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
             usable = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
             if not usable or value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
                 raise ValueError(f"{name} is no tensor of floats")
+            if value.nbytes > value.untyped_storage().nbytes():  # one number, expanded to any shape
+                raise ValueError(f"{name} is larger than what the file holds of it")
         net.load_state_dict(state, assign=True)
         if not isinstance(names, list | tuple) or len(names) != net.num_classes:
             raise ValueError(f"the names of its classes are not {net.num_classes} names")

@@ -299,3 +299,9 @@ def test_a_classification_killed_at_random_moments(checkpoint, tmp_path):
     assert cuts >= 3
     assert out.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "out.csv.partial").exists() and not (tmp_path / "out.csv.partial.json").exists()
+
+
+def test_a_config_that_is_no_text_is_one_line(tmp_path):
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(UserError, match="not UTF-8"):
+        parse_settings(TrainSettings, "", ["--config", str(tmp_path / "b.yaml")])

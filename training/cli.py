@@ -44,6 +44,8 @@ def parse_settings(
         parser.add_argument(positional, nargs="*", type=str, metavar="PATH", default=[])
     try:
         values = parser.parse_args(argv)
+    except UnicodeDecodeError:
+        raise UserError("the file of --config is not UTF-8 text; give a YAML file") from None
     except ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (--help lists what there is)") from None
     plain = {field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)}

@@ -32,7 +32,8 @@ class Scorer:
     Args:
         net: the network, whose mode does not matter (dropout is off).
         precision: of the network; the likelihood is fp32. With "auto", where that means 16 bits, the classes within
-            CLOSE nats of an image's best are scored again in fp32, so that the answer is that of fp32.
+            CLOSE nats of an image's best are scored again in fp32, so that the answer is nearly always that of fp32
+            (518 of 519 validation images of the shipped network).
         batch_size: images at a time, None for what suits the device; halved, for good, when memory runs out.
     """
 

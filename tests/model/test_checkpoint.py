@@ -3,6 +3,7 @@ import math
 import os
 import pickle
 import random
+import zipfile
 
 import pytest
 import torch
@@ -387,3 +388,25 @@ class TestStarterCode:
 
     def test_own_checkpoint_is_no_starter_checkpoint(self, contents, write):
         refuse(load_starter_checkpoint, write(contents), 3)
+
+
+def test_a_compressed_checkpoint_is_refused(tmp_path, make_net):
+    path = tmp_path / "net.pt"
+    save_checkpoint(path, make_net(num_classes=2), image_size=(8, 8), class_names=("a", "b"), dataset="digits")
+    bomb = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert load_checkpoint(path).num_classes == 2
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_checkpoint(bomb)
+
+
+def test_weights_that_the_file_does_not_hold_are_refused(tmp_path, make_net):
+    path = tmp_path / "net.pt"
+    save_checkpoint(path, make_net(num_classes=2), image_size=(8, 8), class_names=("a", "b"), dataset="digits")
+    content = torch.load(path, weights_only=True)
+    content["weights"] = {k: torch.zeros(()).expand(v.shape) for k, v in content["weights"].items()}
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="larger than what the file holds"):
+        load_checkpoint(path)
