@@ -69,9 +69,8 @@ class _GatedResidual(torch.autograd.Function):
 
 def gated_residual(x: Tensor, update: Tensor) -> Tensor:
     """x + a * sigmoid(b) for the halves a and b of ``update``: [B, C, ...] and [B, 2C, ...] -> [B, C, ...]."""
-    if (
-        torch.compiler.is_compiling() or not torch.is_grad_enabled()
-    ):  # a pixel at a time, calls cost more than their work
+    # a compiler fuses the plain form; without gradients, a pixel at a time, calls cost more than their work
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return x + F.glu(update, dim=1)
     return _GatedResidual.apply(x, update)
 
