@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,17 @@ import sweep as script_module
 from training.cli import UserError
 from training.sweep_file import parse_sweep, read_sweep
 from training.sweep_report import load_study, trial_rows, write_report
-from training.sweep_run import Sweep, TrialFailed, best_report, fix, fixed_settings, open_storage, open_study, sampler
+from training.sweep_run import (
+    Sweep,
+    TrialFailed,
+    abandoned,
+    best_report,
+    fix,
+    fixed_settings,
+    open_storage,
+    open_study,
+    sampler,
+)
 
 TINY = "dataset=digits max_epochs=1 nr_resnet=1 nr_logistic_mix=1 batch_size=256 sampling_interval=0 lr=0.003".split()
 SEARCH = {"nr_filters": {"values": [2, 3, 4]}, "dropout": {"min": 0.0, "max": 0.3}}
@@ -301,6 +312,18 @@ def test_machines_share_a_study(tmp_path):
     assert len({tuple(trial.params.values()) for trial in complete}) == len(complete)
     counts = [output.count("] trial ") for output in outputs]
     assert sum(counts) == len(complete) and min(counts) >= 1
+
+
+@pytest.mark.parametrize("earlier", [None, 2**22 + 1])  # no process yet, or that of an earlier try: above any pid
+def test_a_trial_that_has_just_begun_is_not_taken_for_abandoned(tmp_path, monkeypatch, earlier):
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/x.db"))
+    dead, begun = study.ask(), study.ask()
+    for trial in (dead, begun):
+        if earlier:
+            trial.set_user_attr("process", [socket.gethostname(), earlier])
+    parent = [socket.gethostname(), os.getppid()]  # a process that lives and is not this one
+    monkeypatch.setattr(time, "sleep", lambda _: begun.set_user_attr("process", parent))
+    assert [trial.number for trial in abandoned(study)] == [dead.number]
 
 
 def test_mistakes_are_one_line(tmp_path, script):

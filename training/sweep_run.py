@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Sweep", "database", "fix", "fixed_settings", "open_storage", "run_sweep"]
 
 PROGRAM = Path(__file__).resolve().parents[1] / "pcnn_train.py"
+SETTLE = 5  # seconds in which a trial that begins has surely named its process
 POLL = 0.5  # seconds between looks at a running trial's metrics.jsonl
 HEARTBEAT = 60  # seconds between signs of life; after 3 without, other machines do a trial again
 DEFAULT_TRIALS = 20
@@ -234,7 +235,20 @@ def counted(study: "Study") -> int:
 
 
 def abandoned(study: "Study") -> list[Any]:
-    """Trials that a dead sweep on this machine left running; those of others are found by their heartbeat."""
+    """Trials that a dead sweep on this machine left running; those of others are found by their heartbeat.
+
+    A trial that another sweep has just begun does not name its process yet, or names that of an earlier try: what
+    looks abandoned must look so again a while later.
+    """
+    suspects = {trial.number for trial in without_process(study)}
+    if not suspects:
+        return []
+    time.sleep(SETTLE)
+    return [trial for trial in without_process(study) if trial.number in suspects]
+
+
+def without_process(study: "Study") -> list[Any]:
+    """Trials that run, but whose process, as far as they name it, is none of this machine now."""
     running = [trial for trial in study.get_trials() if trial.state.name == "RUNNING"]
     processes = [trial.user_attrs.get("process", [socket.gethostname(), 0]) for trial in running]
     return [
