@@ -1,11 +1,12 @@
 """Label images by Bayes' rule: python classify.py PATH... --out predictions.csv.
 
-A PATH is a file, or a folder that is searched recursively; a data set's split instead: --dataset NAME --split SPLIT.
-The CSV has a row for each image, in order: path, label, class_name, confidence (posterior probability), bpd (bits
-per dimension under that class), logp_<class> (nats) for each class, error. A file that is no readable image gets
-only an error, and the exit status is 1. A text that a spreadsheet would run has a ' before it. Where the truth is
-known (a folder on the way to the image is named after a class, or the split has labels), accuracy, F1, confusion.png
-and reliability.png beside the CSV. Rows are written as they come to OUT.partial: --resume goes on with them.
+A PATH is a file, or a folder that is searched recursively for files with an image's extension; a data set's split
+instead: --dataset NAME --split SPLIT. The CSV has a row for each image, in order: path, label, class_name, confidence
+(posterior probability), bpd (bits per dimension under that class), logp_<class> (nats) for each class, error. A file
+that is missing or no readable image gets only an error, and the exit status is 1. A text that a spreadsheet would run
+has a ' before it. Where the truth is known (a folder on the way to the image is named after a class, or the split has
+labels), accuracy, F1, confusion.png and reliability.png beside the CSV. Rows are written as they come to OUT.partial:
+--resume goes on with them.
 """
 
 import shlex
@@ -147,6 +148,9 @@ def classify(settings: ClassifySettings) -> int:
         explaining = explain(net, images, file.predictions, settings.explain, mirror=settings.tta == "flip")
         count = sum(1 for _ in tqdm(explaining, "explaining", unit="image", disable=None))
         print(f"what decided: {count} pictures in {printable(settings.explain)}, and overview.png of the first ones")
+    if images.passed_over:
+        example = printable(images.passed_over[0])
+        print(f"passed over: {len(images.passed_over)} files without an image's extension, such as {example}")
     failed = sum(bool(p.error) for p in file.predictions)
     if failed:
         where = f"the column error of {printable(settings.out)} says why"

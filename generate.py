@@ -20,7 +20,7 @@ from torch import Tensor
 
 from data import read_image
 from model import PixelCNN, load_checkpoint
-from training.cli import SHIPPED, UserError, parse_settings, pick_device, run_script
+from training.cli import SHIPPED, Seed, UserError, parse_settings, pick_device, run_script
 from training.distributed import from_main, gather, process_group, rank
 from training.fid import FID, SafeFID
 from training.fid_reference import parse_reference
@@ -36,7 +36,6 @@ from training.pictures import (
 )
 from training.predictions import join_list
 
-Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number from 0 to below 2^32")
 PerClass = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])
 
 GRID_COLUMNS = 10

@@ -28,7 +28,9 @@ UNUSED_FORMATS = {
 DRAFT_FACTOR = 4  # large JPEGs are decoded small, to save memory, but never below 4 x the target
 
 
-def find_images(path: str | Path, unreadable: dict[Path, DataError] | None = None) -> list[Path]:
+def find_images(
+    path: str | Path, unreadable: dict[Path, DataError] | None = None, passed_over: list[Path] | None = None
+) -> list[Path]:
     """List the image files below a folder.
 
     Goes down recursively, sorted by path, without hidden files and folders. Follows links to folders, but
@@ -38,6 +40,7 @@ def find_images(path: str | Path, unreadable: dict[Path, DataError] | None = Non
     Args:
         path: file or folder.
         unreadable: where given, folders that cannot be listed are among the results, and their errors in here.
+        passed_over: where given, gets the files without an image's extension.
 
     Raises:
         DataError: `path` does not exist, or a folder cannot be listed and `unreadable` is None.
@@ -69,11 +72,10 @@ def find_images(path: str | Path, unreadable: dict[Path, DataError] | None = Non
             continue
         subfolders = [entry.name for entry in shown if _is_folder(entry)]
         folders += [folder / name for name in reversed(subfolders)]  # the last one is next
-        found += [
-            folder / entry.name
-            for entry in shown
-            if os.path.splitext(entry.name)[1].lower() in extensions and not _is_folder(entry)
-        ]
+        files = [folder / entry.name for entry in shown if not _is_folder(entry)]
+        found += [file for file in files if file.suffix.lower() in extensions]
+        if passed_over is not None:
+            passed_over += [file for file in files if file.suffix.lower() not in extensions]
     return sorted(found)
 
 

@@ -78,6 +78,21 @@ def test_a_broken_file_gets_an_error_row_and_the_rest_go_on(checkpoint, photos, 
     assert "1 of 7" in capsys.readouterr().err
 
 
+def test_a_file_that_is_missing_gets_a_row_and_one_without_an_extension_is_counted(
+    checkpoint, photos, tmp_path, monkeypatch, capsys
+):
+    image = next(photos.rglob("*.png"))
+    (photos / "notes").write_bytes(image.read_bytes())
+    out = tmp_path / "out.csv"
+    paths = [str(photos / "gone.png"), str(photos / "notes"), str(photos)]
+    assert classify.main(["--checkpoint", str(checkpoint), *paths, "--out", str(out)]) == 1
+    table = rows(out)
+    assert [row["path"] for row in table] == [*paths[:2], *map(str, sorted(photos.rglob("*.png")))]
+    assert [bool(row["error"]) for row in table] == [True, *[False] * 7] and "No such file" in table[0]["error"]
+    told = capsys.readouterr()
+    assert "1 of 8" in told.err and f"passed over: 1 files without an image's extension, such as {paths[1]}" in told.out
+
+
 def test_a_prior_moves_labels_and_batches_do_not(checkpoint, photos, tmp_path):
     out = tmp_path / "out.csv"
     flags = ["--checkpoint", str(checkpoint), str(photos), "--out", str(out)]
@@ -108,6 +123,7 @@ def test_a_split_of_a_data_set(tmp_path, capsys):
         ("--checkpoint CKPT nowhere", "nowhere"),
         ("--checkpoint CKPT EMPTY", "EMPTY"),
         ("--checkpoint CKPT PHOTOS --device cuda:77", "cuda:77"),
+        ("--checkpoint CKPT PHOTOS --device meta", "--device meta"),
         ("--checkpoint CKPT PHOTOS --prior 1 2", "--prior"),
         ("--checkpoint CKPT PHOTOS --prior 1 2 -1", "prior"),
         ("--checkpoint CKPT --dataset digits", "another data set"),

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -188,6 +191,11 @@ def bad_cases(tmp_path):
         (f"--config {tmp_path}/broken.yaml", ["config"]),
         ("--dataset digits --image_size 10", ["10", "4"]),
         ("--dataset digits --device cuda:77", ["cuda:77"]),
+        ("--dataset digits --device meta", ["--device meta"]),
+        ("--dataset digits --seed 99999999999999999999999", ["seed"]),
+        ("--dataset digits --negatives 10", ["--negatives 10"]),
+        (f"--dataset digits --sample_dir {tmp_path}/junk.pt --run_dir {tmp_path}/runs", ["samples to", "junk.pt"]),
+        (f"--dataset digits --run_dir {tmp_path}/junk.pt/run", ["junk.pt/run", "Not a directory"]),
         (f"--dataset folder --data_dir {tmp_path}/nowhere", ["nowhere"]),
         (f"--dataset digits --run_dir {tmp_path}/full", ["full", "not empty"]),
         (f"--dataset digits --load_params {tmp_path}/none.pt", ["none.pt"]),
@@ -211,6 +219,54 @@ def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, capsys):
         assert len(lines) == 1 and lines[0].startswith("error: "), (flags, err)
         assert any(word in lines[0] for word in words), (flags, err)
     assert not (tmp_path / "runs").exists()  # nothing is left of a run that could not start
+
+
+def test_what_is_wrong_at_the_start_is_told_before_the_images_are_read(tmp_path, monkeypatch, capsys):
+    import pcnn_train
+    import training.trainer
+    from training.cli import run_script
+
+    def no_images(*_):
+        raise AssertionError("the images were read")
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    monkeypatch.setattr(training.trainer, "load_split", no_images)
+    shipped = Path(pcnn_train.__file__).parent / "checkpoints" / "cpen455.pt"
+    for flags, word in (
+        (["--run_dir", str(tmp_path / "full")], "not empty"),
+        (["--load_params", str(tmp_path / "none.pt")], "none.pt"),
+        (["--load_params", str(shipped), "--nr_resnet", "1"], "nr_filters"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run_script(lambda flags=flags: pcnn_train.main(["--dataset", "digits", *flags]))
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.startswith("error: ") and word in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_a_network_that_does_not_fit_in_memory_is_one_line(tmp_path):
+    import resource
+
+    limit = 40 * 2**30  # of addresses, which CUDA's libraries take many of; the first convolution wants 77 GB
+    result = subprocess.run(
+        [
+            sys.executable,
+            "pcnn_train.py",
+            "--dataset",
+            "digits",
+            "--nr_filters",
+            "40000",
+            "--run_dir",
+            tmp_path / "run",
+        ],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.splitlines() == [result.stderr.strip()] and "not enough memory" in result.stderr
 
 
 def test_a_mistake_in_a_real_process(script):

@@ -190,6 +190,35 @@ def test_resume_auto_finds_the_newest_run_of_the_configuration(tmp_path, capsys)
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("left", [[], ["samples/"], ["samples/", "config.yaml.partial"], ["samples/", "config.yaml"]])
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(left, undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in left:
+        if name.endswith("/"):
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes((undisturbed / "config.yaml").read_bytes())
+    assert pcnn_train.main([*SHORT, "--run_dir", str(folder), "--resume", "auto"]) == 0
+    assert_same_run(folder, undisturbed)
+    assert not list(folder.glob("*.partial"))
+
+
+def test_a_signal_while_the_confusion_matrix_is_drawn(undisturbed, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def cut(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.trainer, "confusion_picture", cut)
+        with pytest.raises(Interrupted):
+            pcnn_train.main([*SHORT, "--run_dir", str(folder)])
+    assert (folder / "best.pt").exists() and not (folder / "confusion.png").exists()
+    assert pcnn_train.main(["--resume", str(folder), "--max_epochs", "1"]) == 0
+    assert (folder / "confusion.png").exists()  # of the first epoch, which best.pt is of
+
+
 def test_resume_of_a_finished_run_changes_nothing(undisturbed):
     before = reports(undisturbed)
     assert pcnn_train.main(["--resume", str(undisturbed)]) == 0

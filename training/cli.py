@@ -16,11 +16,22 @@ from data import DataError
 from model import CheckpointError
 from training.interruption import Interrupted
 
-__all__ = ["SHIPPED", "Fraction", "UserError", "bare_flag", "parse_settings", "pick_device", "run_script"]
+__all__ = [
+    "SHIPPED",
+    "Fraction",
+    "Seed",
+    "UserError",
+    "bare_flag",
+    "out_of_memory",
+    "parse_settings",
+    "pick_device",
+    "run_script",
+]
 
 SHIPPED = str(Path(__file__).resolve().parents[1] / "checkpoints" / "cpen455.pt")
 
 Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<", 1)], docstring="a number from 0 to below 1")
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number from 0 to below 2^32")
 
 Settings = TypeVar("Settings")
 
@@ -77,22 +88,29 @@ def _plain(value: Any) -> Any:
 def pick_device(name: str) -> torch.device:
     """The device called ``name``; "auto" is CUDA where there is one (under torchrun one a process), else the CPU.
 
-    Raises UserError without it.
+    Raises UserError for a kind of device that is neither, or one that is not here.
     """
     if name == "auto":
         local = int(os.environ.get("LOCAL_RANK", "0"))
         return torch.device("cuda", local) if local < torch.cuda.device_count() else torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise UserError(f"--device {name}: there is no such device here; use --device cpu or auto") from None
-    return device
+        if device.type in ("cpu", "cuda"):
+            torch.empty(1, device=device)
+            return device
+    except (RuntimeError, AssertionError):
+        pass
+    raise UserError(f"--device {name}: there is no such device here; use --device cpu or auto")
 
 
 def one_line(text: str) -> str:
     """Without line breaks and control characters: a name of a file in it may hold a terminal's commands."""
     return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is for want of memory: PyTorch has a class of its own for that on GPUs only."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def run_script(main: Callable[[], int | None]) -> None:
@@ -106,6 +124,13 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.exit(status)
     except (UserError, DataError, CheckpointError) as error:
         print("error:", one_line(str(error)), file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(
+            "error: not enough memory; a smaller network, smaller images or a smaller batch want less", file=sys.stderr
+        )
         sys.exit(2)
     except Interrupted as stop:
         print(stop, file=sys.stderr)

@@ -13,9 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model import PixelCNN, image_generators, sample
-from training.cli import UserError
+from training.cli import UserError, out_of_memory
 from training.distributed import rank, world_size
-from training.scoring import forget_failed_batch, out_of_memory
+from training.scoring import forget_failed_batch
 
 __all__ = [
     "MAX_PER_CLASS",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,12 +37,13 @@ __all__ = [
 class Images:
     """Images to label: names and true labels (-1 unknown) in order, and ``read(i)`` -> uint8 [C, H, W].
 
-    ``read`` raises DataError for an image that cannot be read.
+    ``read`` raises DataError for an image that cannot be read. ``passed_over`` are files without an image's extension.
     """
 
     names: Sequence[str]
     truth: Sequence[int]
     read: Callable[[int], Tensor]
+    passed_over: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,18 @@ def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
     files: list[Path] = []
     truth: list[int] = []
     unreadable: dict[Path, DataError] = {}  # folders that cannot be listed: what their rows say
+    passed_over: list[Path] = []
+    if not any(map(os.path.lexists, paths)):
+        raise UserError(f"{printable(paths[0])}: no such file or folder")
     for path in paths:
-        found = find_images(path, unreadable)
+        found = (
+            find_images(path, unreadable, passed_over) if os.path.lexists(path) else [Path(path)]
+        )  # a row says it is missing
         if not found:
-            raise UserError(f"{printable(path)} has no images in it; give a folder that has, or files")
+            raise UserError(
+                f"{printable(path)} has no images in it, told by their extensions (.png, .jpg, ...); "
+                "give a folder that has, or files"
+            )
         files += found
         truth += [-1 if file == Path(path) else true_label(file, Path(path), net.class_names) for file in found]
 
@@ -129,7 +139,7 @@ def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
             raise unreadable[files[i]]
         return read_image(files[i], net.image_channels, net.image_size)
 
-    return Images([str(file) for file in files], truth, read)
+    return Images([str(file) for file in files], truth, read, passed_over)
 
 
 def images_of_split(split: ImageSet, net: PixelCNN) -> Images:

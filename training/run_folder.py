@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from training.fid import FID_NAMES
 from training.pictures import printable, replacing
 from training.settings import TrainSettings
 
-__all__ = ["RunFolder", "draw_curves", "reported"]
+__all__ = ["RunFolder", "draw_curves", "refuse_place", "reported"]
 
 
 class RunFolder:
@@ -31,7 +32,7 @@ class RunFolder:
         resumed: the folder of an earlier run that goes on, None for a new one.
         metrics: the reports of that run up to where it goes on; those after it are dropped.
 
-    Raises UserError if the folder cannot be written.
+    Raises UserError if a folder cannot be written.
     """
 
     def __init__(self, settings: TrainSettings, resumed: Path | None = None, metrics: Sequence[dict[str, Any]] = ()):
@@ -40,16 +41,16 @@ class RunFolder:
         self.samples = Path(settings.sample_dir) if settings.sample_dir else self.path / "samples"
         if rank() > 0:
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if resumed is None and any(self.path.iterdir()):
+        if resumed is None:
+            refuse_place(settings)
+        for folder, what in ((self.samples, "samples"), (self.path, "run")):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                reason = error.strerror or error
                 raise UserError(
-                    f"{printable(self.path)} is not empty; give a new folder, so that no earlier run is lost, "
-                    "or --resume to go on with it"
-                )
-            self.samples.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write the run to {printable(self.path)}: {error.strerror or error}") from None
+                    f"cannot write the {what} to {printable(folder)}: {reason}; give another folder"
+                ) from None
         with replacing(self.path / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False))
         if resumed is not None:
@@ -65,6 +66,31 @@ class RunFolder:
             partial.write_text("".join(json.dumps(report) + "\n" for report in self.metrics))
         with reported("curves.png"):
             draw_curves(self.metrics, self.path / "curves.png")
+
+
+def refuse_place(settings: TrainSettings) -> None:
+    """Raise UserError where a new run cannot go: a folder that holds a run or anything else, or cannot be written."""
+    folder = Path(settings.run_dir or settings.save_dir)
+    try:
+        if settings.run_dir and folder.exists() and not is_unused(folder):
+            raise UserError(
+                f"{printable(folder)} is not empty; give a new folder, so that no earlier run is lost, "
+                "or --resume to go on with it"
+            )
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise UserError(f"cannot write the run to {printable(folder)}: {error.strerror or error}") from None
+
+
+def is_unused(folder: Path) -> bool:
+    """Whether a folder is empty but for what a run leaves that was killed before it wrote its settings."""
+    for path in folder.iterdir():
+        if path.name == "samples" and path.is_dir() and not any(path.iterdir()):
+            continue
+        if path.name != "config.yaml.partial":
+            return False
+    return True
 
 
 def new_path(settings: TrainSettings) -> Path:

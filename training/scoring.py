@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from model import PixelCNN, class_log_likelihoods, fold_weight_norm, log_likelihood
-from training.cli import UserError
+from training.cli import UserError, out_of_memory
 from training.precision import Precision, autocast, pick_precision
 
-__all__ = ["MirrorScorer", "Score", "Scorer", "forget_failed_batch", "out_of_memory"]
+__all__ = ["MirrorScorer", "Score", "Scorer", "forget_failed_batch"]
 
 # feature maps (images x classes) at a time: a CPU's caches want few, a GPU's cores many
 MAPS = {"cpu": 32, "cuda": 1024}
@@ -104,8 +104,3 @@ def forget_failed_batch(error: RuntimeError) -> None:
     error.__traceback__ = None  # its frames hold the maps that filled the memory
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch raised ``error`` for want of memory: it has a class of its own on GPUs only."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

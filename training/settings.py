@@ -5,7 +5,7 @@ from typing import Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 
-from training.cli import Fraction
+from training.cli import Fraction, Seed
 from training.precision import Precision
 
 __all__ = ["TrainSettings"]
@@ -56,7 +56,7 @@ class TrainSettings:
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
         compile: whether to compile the training step with torch.compile; none means on CUDA only. The first steps
             then take a minute or so.
-        seed: of the weights, the order of the images, dropout and the samples, at least 0.
+        seed: of the weights, the order of the images, dropout and the samples, 0 to 2^32 - 1.
         deterministic: the same numbers at every repetition on CUDA too, with slower kernels there; a CPU's are the
             same anyway.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
@@ -109,7 +109,7 @@ class TrainSettings:
     augment: Literal["none", "flip", "flip+shift"] = "none"
     precision: Precision = "auto"
     compile: bool | None = None
-    seed: NonNegativeInt = 1
+    seed: Seed = 1
     deterministic: bool = False
     device: str = "auto"
     eval_interval: PositiveInt = 1

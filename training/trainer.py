@@ -27,7 +27,7 @@ from model import (
 )
 from model import save_checkpoint as write_checkpoint
 from training.augmentation import augment, draw_shifts
-from training.cli import UserError, pick_device
+from training.cli import UserError, out_of_memory, pick_device
 from training.distributed import any_of, main_first, mean_of, rank, world_size
 from training.evaluation import Evaluation, bits_per_dim, evaluate
 from training.fid_reference import TrainingFID
@@ -37,8 +37,7 @@ from training.optimization import make_optimizer, moving_average
 from training.pictures import confusion_picture, labelled_grid, printable
 from training.precision import autocast, pick_precision
 from training.progress import Progress, Readout, means, mixed_seed, summary
-from training.run_folder import RunFolder, reported
-from training.scoring import out_of_memory
+from training.run_folder import RunFolder, refuse_place, reported
 from training.settings import TrainSettings
 from training.tracking import Tracker
 
@@ -61,15 +60,25 @@ def build_network(settings: TrainSettings, image_channels: int, num_classes: int
         settings.dropout,
     )
     if settings.load_params:
-        loaded = load_any_checkpoint(settings.load_params, num_classes, settings.fusion)
-        for name, value in net.settings.items():
-            if name != "dropout" and loaded.settings[name] != value:
-                raise UserError(
-                    f"--load_params {settings.load_params} has {name} {loaded.settings[name]}, this run has {value}; "
-                    "give the checkpoint's settings, or another checkpoint"
-                )
-        net.load_state_dict(loaded.state_dict())
+        net.load_state_dict(load_start(settings, image_channels, num_classes).state_dict())
     return net
+
+
+def load_start(settings: TrainSettings, image_channels: int, num_classes: int | None = None) -> PixelCNN:
+    """The network of --load_params, whose settings are the run's; None where the number of classes is not known yet.
+
+    Raises UserError, CheckpointError.
+    """
+    loaded = load_any_checkpoint(settings.load_params, num_classes or 1, settings.fusion)
+    wanted = {name: getattr(settings, name) for name in ("nr_resnet", "nr_filters", "nr_logistic_mix", "fusion")}
+    wanted |= {"image_channels": image_channels} | ({"num_classes": num_classes} if num_classes else {})
+    for name, value in wanted.items():
+        if loaded.settings[name] != value:
+            raise UserError(
+                f"--load_params {settings.load_params} has {name} {loaded.settings[name]}, this run has {value}; "
+                "give the checkpoint's settings, or another checkpoint"
+            )
+    return loaded
 
 
 class Trainer:
@@ -90,22 +99,27 @@ class Trainer:
         if settings.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums in one order only so
         torch.use_deterministic_algorithms(settings.deterministic)
+        started = resumed is not None and (resumed / "last.pt").exists()
+        fresh = dataclasses.replace(settings, load_params=None) if started else settings
+        channels = DATASETS[settings.dataset].channels
+        if fresh.load_params:  # what can be found wrong before the images are read
+            load_start(fresh, channels)
+        if resumed is None and rank() == 0:
+            refuse_place(settings)
         self.train_split = self._load("train")
+        self.negatives = settings.negatives or self.train_split.num_classes - 1
+        if self.negatives >= self.train_split.num_classes:
+            raise UserError(
+                f"--negatives {settings.negatives}: an image has only {self.train_split.num_classes - 1} wrong classes "
+                "here"
+            )
         self.validation = self._load("validation")
         for split, name in ((self.train_split, "training"), (self.validation, "validation")):
             if (split.labels < 0).any():
                 raise UserError(f"{settings.dataset}: some {name} images have no class (label -1); remove them")
-        channels = DATASETS[settings.dataset].channels
         self.image_size = tuple(self.train_split.images.shape[2:])
         torch.manual_seed(settings.seed)
-        started = resumed is not None and (resumed / "last.pt").exists()
-        fresh = dataclasses.replace(settings, load_params=None) if started else settings
         self.net = build_network(fresh, channels, self.train_split.num_classes).to(self.device)
-        self.negatives = settings.negatives or self.net.num_classes - 1
-        if self.negatives >= self.net.num_classes:
-            raise UserError(
-                f"--negatives {settings.negatives}: an image has only {self.net.num_classes - 1} wrong classes here"
-            )
         self.images = self.train_split.images.to(self.device)  # uint8: a whole set is small
         self.labels = self.train_split.labels.to(self.device)
         self.batch_size = min(settings.batch_size, len(self.labels) // world_size())  # of each process
@@ -336,14 +350,13 @@ class Trainer:
             saved = self.save("best.pt", epoch, validation={"accuracy": evaluation.accuracy, "bpd": evaluation.bpd})
             if not saved:
                 return
-            self.best = score
-            if rank() > 0:
-                return
-            path = self.folder.path / "confusion.png"
-            names = self.train_split.class_names
-            with reported("confusion.png"):
-                confusion_picture(self.validation.labels, evaluation.predictions, names, path)
-                self.tracker.image("confusion", path, epoch)
+            if rank() == 0:
+                path = self.folder.path / "confusion.png"
+                names = self.train_split.class_names
+                with reported("confusion.png"):
+                    confusion_picture(self.validation.labels, evaluation.predictions, names, path)
+                    self.tracker.image("confusion", path, epoch)
+            self.best = score  # last: what a signal cuts short is done again
 
     def save(self, name: str, epoch: int, **more: Any) -> bool:
         """Write a checkpoint; where that fails it is said, an earlier one stays, and the answer is False."""
