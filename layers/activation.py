@@ -19,16 +19,21 @@ def concat_elu_into(out: Tensor, x: Tensor) -> None:
     torch.maximum(minus, e, out=negative)
 
 
+def _concat_elu(x: Tensor) -> Tensor:
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    shape = (x.shape[0], 2 * x.shape[1], *x.shape[2:])
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    concat_elu_into(out, x)
+    return out
+
+
 class _ConcatELU(torch.autograd.Function):
     """Keeps only its output for the backward pass, from which the gradient follows."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if last else torch.contiguous_format
-        shape = (x.shape[0], 2 * x.shape[1], *x.shape[2:])
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-        concat_elu_into(out, x)
+        out = _concat_elu(x)
         ctx.save_for_backward(out)
         return out
 
@@ -50,7 +55,7 @@ def concat_elu(x: Tensor) -> Tensor:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     if torch.compiler.is_compiling():  # the compiler fuses the plain form
         return F.elu(torch.cat((x, -x), dim=1))
-    return _ConcatELU.apply(x)
+    return _ConcatELU.apply(x) if torch.is_grad_enabled() else _concat_elu(x)
 
 
 class _GatedResidual(torch.autograd.Function):
@@ -67,9 +72,15 @@ class _GatedResidual(torch.autograd.Function):
         return grad, torch.ops.aten.glu_backward(grad.to(update.dtype), update, 1)  # under autocast x is wider
 
 
-def gated_residual(x: Tensor, update: Tensor) -> Tensor:
-    """x + a * sigmoid(b) for the halves a and b of ``update``: [B, C, ...] and [B, 2C, ...] -> [B, C, ...]."""
-    # a compiler fuses the plain form; without gradients, a pixel at a time, calls cost more than their work
+def gated_residual(x: Tensor, update: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """x + a * sigmoid(b) for the halves a and b of ``update``: [B, C, ...] and [B, 2C, ...] -> [B, C, ...].
+
+    The halves may come as such, [B, C, ...] each, without gradients; b is then overwritten.
+    """
+    if isinstance(update, tuple):  # a stepping twin's, where calls cost more than their work
+        value, gate = update
+        return torch.addcmul(x, value, gate.sigmoid_())
+    # a compiler fuses the plain form; without gradients it needs the fewest passes
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return x + F.glu(update, dim=1)
     return _GatedResidual.apply(x, update)

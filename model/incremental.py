@@ -1,17 +1,16 @@
 """The network's stepping twin: the same blocks and the same U-Net, computed once, in raster order.
 
-Everything in PixelCNN++ is causal, so each value need be computed only once. The twin is a copy of the network's
-two streams in which every convolution is replaced by one that steps and remembers: in the u stream a step is a
-row, in the ul stream a pixel. The code of the blocks and of the U-Net is the network's own (`layers.blocks`,
-`model.pixelcnn.Stream`): it runs on rows [B, F, 1, W] and on pixels [B, F] as it does on maps [B, F, H, W].
-What a convolution of the ul stream adds from the row above, and what the u stream says to the ul stream, is
-known for a whole row before its first pixel and is computed for the row at once. Half and quarter resolution
-step only where a pixel lands on them. Pixels [B, F] are stored [F, B], which BLAS multiplies several times as fast.
+Everything in PixelCNN++ is causal, so each value need be computed only once. The twin has the network's two streams
+with every convolution replaced by one that steps and remembers: in the u stream a step is a row, in the ul stream a
+pixel. The code of the blocks and of the U-Net is the network's own (`layers.blocks`, `model.pixelcnn.Stream`): it runs
+on rows [B, F, 1, W] and on pixels [1, F, B] as it does on maps [B, F, H, W]. What a convolution of the ul stream adds
+from the row above, and what the u stream says to the ul stream, is known for a whole row before its first pixel and is
+computed for the row at once. Half and quarter resolution step only where a pixel lands on them. A pixel of all images
+is [1, F, B], channels before the batch: BLAS multiplies that several times as fast as [B, F].
 Drawing an image so costs about one forward pass, not H * W.
 """
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +26,11 @@ from layers import (
     GatedResidualBlock,
     SideInput,
     concat_elu,
+    concat_elu_into,
 )
 from model.pixelcnn import NR_RESOLUTIONS, PixelCNN, Stream
 
 __all__ = ["SteppingTwin"]
-
-Steps = dict[type, Callable[..., nn.Module]]
 
 
 @dataclass
@@ -73,62 +71,59 @@ def folded(conv: nn.Conv2d | nn.ConvTranspose2d, place: Place) -> tuple[Tensor, 
     return conv.weight.to(place.like), conv.bias.to(place.like)
 
 
-class RowConv(nn.Module):
+class RowConv:
     """Steps a `DownShiftedConv2d` (2x3) a row at a time, after concat_elu: [B, F, 1, W] -> [B, c_out, 1, W]."""
 
     def __init__(self, activated: ActivatedConv, place: Place):
-        super().__init__()
         weight, self.bias = folded(activated.conv.conv, place)
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.rows = place.zero_rows(2, weight.shape[1], place.width)  # above and current
+        self.above, self.current = self.rows.split(1, dim=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        self.rows[:, :, 0].copy_(self.rows[:, :, 1])
-        self.rows[:, :, 1:].copy_(concat_elu(x))
+    def __call__(self, x: Tensor) -> Tensor:
+        self.above.copy_(self.current)
+        concat_elu_into(self.current, x)
         return F.conv2d(self.rows, self.weight, self.bias, padding=(0, 1))
 
 
-class RowShrink(nn.Module):
+class RowShrink:
     """Steps a `DownShiftedConv2d` of stride 2: a row, or None after the odd rows, where no coarse row ends."""
 
     def __init__(self, shrink: DownShiftedConv2d, place: Place):
-        super().__init__()
         weight, self.bias = folded(shrink.conv, place)
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.place = place
         self.rows = place.zero_rows(2, weight.shape[1], place.width)  # odd row above, even row
 
-    def forward(self, x: Tensor) -> Tensor | None:
+    def __call__(self, x: Tensor) -> Tensor | None:
         odd = self.place.row % 2
         self.rows[:, :, 1 - odd : 2 - odd].copy_(x)
         return None if odd else F.conv2d(self.rows, self.weight, self.bias, stride=2, padding=(0, 1))
 
 
-class RowGrow(nn.Module):
+class RowGrow:
     """Steps a `DownShiftedDeconv2d`: two fine rows from each coarse row, the second from what it remembers."""
 
     def __init__(self, grow: DownShiftedDeconv2d, place: Place):
-        super().__init__()
         weight, self.bias = folded(grow.conv, place)
         self.weights = weight[:, :, :1], weight[:, :, 1:]
         self.place = place
         self.coarse = place.zero_rows(1, weight.shape[0], place.width // 2)
 
-    def forward(self, coarse: Tensor | None) -> Tensor:
+    def __call__(self, coarse: Tensor | None) -> Tensor:
         if coarse is not None:
             self.coarse.copy_(coarse)
         weight = self.weights[self.place.row % 2]
         return F.conv_transpose2d(self.coarse, weight, self.bias, stride=(1, 2), output_padding=(0, 1))[..., 1:-1]
 
 
-class RowSide(nn.Module):
+class RowSide:
     """`SideInput` of the u stream: a row from rows."""
 
-    def __init__(self, side: SideInput, place: Place):
-        super().__init__()
+    def __init__(self, side: SideInput, place: Place, conv_in: RowConv):
         self.weight, self.bias = folded(side.nin.conv, place)
 
-    def forward(self, hidden: Tensor, *sides: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor, *sides: Tensor) -> Tensor:
         return hidden + F.conv2d(concat_elu(torch.cat(sides, dim=1)), self.weight, self.bias)
 
 
@@ -138,83 +133,80 @@ def pixel_weight(weight: Tensor, place: Place) -> Tensor:
     return weight.contiguous().t() if place.batch == 1 else weight.t().contiguous()
 
 
-def batch_innermost(x: Tensor) -> Tensor:
-    """[B, F, ...] as [B, F], stored as pixels are."""
-    return x.flatten(1).t().contiguous().t()
+def row_of_pixels(pixels: Tensor) -> Tensor:
+    """[W, c, B] as a map of one image, [1, c, W, B] channels last: what is above all pixels of a row goes through one
+    large convolution."""
+    return pixels.transpose(0, 1)[None].contiguous(memory_format=torch.channels_last)
 
 
-def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
-    """concat_elu of pixels x [B, F] into ``out`` [2, F, B]; ``signs`` is [1, -1] as [2, 1, 1]."""
-    F.elu_(torch.mul(x.t(), signs, out=out))
-
-
-class PixelConv(nn.Module):
-    """Steps a `DownRightShiftedConv2d` (2x2) a pixel at a time, after concat_elu: [B, F] -> [B, c_out].
+class PixelConv:
+    """Steps a `DownRightShiftedConv2d` (2x2) a pixel at a time, after concat_elu: [1, F, B] -> [1, c_out, B], or its
+    halves where it is the gated one.
 
     ``sums`` [W, c_out, B] holds the row's outputs. When a row starts, it gets what the row above adds, all at once,
     from the activations kept in ``pixels``; then each pixel adds what it says to itself and to its right neighbour.
     """
 
     def __init__(self, activated: ActivatedConv, place: Place):
-        super().__init__()
-        weight, bias = folded(activated.conv.conv, place)
+        weight, self.bias = folded(activated.conv.conv, place)
         (c_out, c_in), width = weight.shape[:2], place.width
-        above_left, above, left, here = weight.permute(2, 3, 0, 1).flatten(0, 1)
-        self.above = torch.cat((above_left, above))
-        self.bias = bias[:, None]
+        self.above = weight[:, :, 0, :, None].contiguous(memory_format=torch.channels_last)
         self.place, self.signs = place, place.signs
         self.pixels = place.zeros(width, c_in)
         self.sums = place.zeros(width, c_out)
         # views are made once: at small batches they cost most
         self.activations = self.pixels.unbind(0)
         self.slots = [pixel.unflatten(0, (2, -1)) for pixel in self.activations]
-        self.outs = [out.t() for out in self.sums.unbind(0)]
+        self.outs = self.sums.split(1)
+        if c_out == c_in:
+            self.outs = [out.chunk(2, dim=1) for out in self.outs]
         self.targets = [self.sums[w : w + 2].flatten(0, 1) for w in range(width)]
-        both, last = (pixel_weight(torch.cat(taps).t(), place) for taps in ((here, left), (here,)))
+        left, here = weight[:, :, 1].permute(2, 1, 0)  # [c_in, c_out] each
+        both, last = (pixel_weight(torch.cat(taps, dim=1), place) for taps in ((here, left), (here,)))
         self.weights = [both] * (width - 1) + [last]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         w = self.place.column
         if w == 0:
-            row = self.pixels.transpose(0, 1).flatten(1)  # [c_in, W B]: one large product, not W small ones
-            from_above = torch.mm(self.above, row).unflatten(1, (len(self.sums), -1)).transpose(0, 1)
-            above_left, above = from_above.chunk(2, dim=1)
-            torch.add(above, self.bias, out=self.sums)
-            self.sums[1:] += above_left[:-1]
+            from_above = F.conv2d(row_of_pixels(self.pixels), self.above, self.bias, padding=(1, 0))
+            self.sums.copy_(from_above[0, :, :-1].transpose(0, 1))
         activate(x, self.signs, self.slots[w])
         self.targets[w].addmm_(self.weights[w], self.activations[w])
         return self.outs[w]
 
 
-class PixelShrink(nn.Module):
+def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
+    """concat_elu of pixels x [1, F, B] into ``out`` [2, F, B]; ``signs`` is [1, -1] as [2, 1, 1]."""
+    F.elu_(torch.mul(x, signs, out=out))
+
+
+class PixelShrink:
     """Steps a `DownRightShiftedConv2d` of stride 2: a pixel, or None where no coarse pixel ends."""
 
     def __init__(self, shrink: DownRightShiftedConv2d, place: Place):
-        super().__init__()
-        weight, bias = folded(shrink.conv, place)
-        above, here = weight.permute(2, 3, 1, 0)  # [left and right, c_in, c_out]
-        self.above, self.here = above.flatten(0, 1).t().contiguous(), pixel_weight(here, place)
-        self.bias = bias[:, None]
+        weight, self.bias = folded(shrink.conv, place)
+        self.above = weight[:, :, 0, :, None].contiguous(memory_format=torch.channels_last)
+        self.here = pixel_weight(weight[:, :, 1].permute(2, 1, 0), place)
         self.place = place
         self.pixels = place.zeros(place.width + 1, weight.shape[1])
+        self.slots = self.pixels[1:].split(1)
+        self.pairs = [self.pixels[w : w + 2].flatten(0, 1) for w in range(place.width)]
 
-    def forward(self, x: Tensor) -> Tensor | None:
+    def __call__(self, x: Tensor) -> Tensor | None:
         row, w = self.place.row, self.place.column
         if w == 0 and row % 2 == 0:
-            pairs = self.pixels[:-1].unflatten(0, (-1, 2)).flatten(1, 2)  # [W / 2, 2 c_in, B]
-            known = torch.addmm(self.bias, self.above, pairs.transpose(0, 1).flatten(1))
-            self.known = known.unflatten(1, (len(pairs), -1)).transpose(0, 1)
-        self.pixels[w + 1].copy_(x.t())
+            known = F.conv2d(row_of_pixels(self.pixels[:-1]), self.above, self.bias, stride=(2, 1))
+            self.known = known[0].transpose(0, 1).contiguous()
+        self.slots[w].copy_(x)
         if row % 2 or w % 2:
             return None
-        return torch.addmm(self.known[w // 2], self.here, self.pixels[w : w + 2].flatten(0, 1)).t()
+        return torch.addmm(self.known[w // 2], self.here, self.pairs[w])[None]
 
 
-class PixelGrow(nn.Module):
+class PixelGrow:
     """Steps a `DownRightShiftedDeconv2d`: four fine pixels from each coarse one, kept until their turn."""
 
     def __init__(self, grow: DownRightShiftedDeconv2d, place: Place):
-        super().__init__()
         weight, bias = folded(grow.conv, place)
         c_out = weight.shape[1]
         self.weight = pixel_weight(weight.permute(0, 2, 3, 1).flatten(1), place)  # [(row, column, c_out), c_in]
@@ -223,78 +215,75 @@ class PixelGrow(nn.Module):
         self.fine = place.zeros(place.width // 2, 4 * c_out)
         self.slots = self.fine.unbind(0)
         parts = self.fine.unflatten(1, (2, 2, c_out))
-        self.parts = [[parts[w // 2, row, w % 2].t() for w in range(place.width)] for row in range(2)]
+        self.parts = [[parts[w // 2, row, w % 2][None] for w in range(place.width)] for row in range(2)]
 
-    def forward(self, coarse: Tensor | None) -> Tensor:
+    def __call__(self, coarse: Tensor | None) -> Tensor:
         row, w = self.place.row, self.place.column
         if coarse is not None:
-            self.slots[w // 2].copy_(torch.addmm(self.bias, self.weight, coarse.t()))
+            self.slots[w // 2].copy_(torch.addmm(self.bias, self.weight, coarse[0]))
         return self.parts[row % 2][w]
 
 
-class PixelSide(nn.Module):
+class PixelSide:
     """`SideInput` of the ul stream: the u stream's row, known before the row's first pixel, and a skipped pixel.
 
-    ``sums`` are the outputs of the convolution that it adds to; what u says goes there for the whole row at once.
+    It adds to the sums of the block's first convolution; what u says goes there for the whole row at once.
     """
 
-    def __init__(self, side: SideInput, place: Place, sums: Tensor):
-        super().__init__()
+    def __init__(self, side: SideInput, place: Place, conv_in: PixelConv):
         weight, self.bias = folded(side.nin.conv, place)
         nr_filters = len(self.bias)
-        parts = weight.flatten(1).t().unflatten(0, (2, -1, nr_filters))  # sign, side, channel
-        self.from_u = parts[:, 0].flatten(0, 1).contiguous()
-        self.from_skip = pixel_weight(parts[:, 1:].flatten(0, 2), place)
-        self.place, self.signs, self.sums = place, place.signs, sums
+        parts = weight.flatten(1).unflatten(1, (2, -1, nr_filters))  # [F, sign, side, channel]
+        from_u = parts[:, :, 0].flatten(1)[:, :, None, None]
+        self.from_u = from_u.contiguous(memory_format=torch.channels_last)
+        self.from_skip = pixel_weight(parts[:, :, 1:].permute(1, 2, 3, 0), place)
+        self.place, self.signs = place, place.signs
+        self.sums, self.targets = conv_in.sums, conv_in.sums.unbind(0)
         self.skip = place.zeros(2, nr_filters)
         self.skip_flat = self.skip.flatten(0, 1)
 
-    def forward(self, hidden: Tensor, u: Tensor, *skip: Tensor) -> Tensor:
-        if self.place.column == 0:  # hidden is the first of the sums
-            from_u = torch.matmul(as_matrix(concat_elu(u)), self.from_u).add_(self.bias)
-            self.sums += from_u.permute(1, 2, 0)
+    def __call__(self, hidden: Tensor, u: Tensor, *skip: Tensor) -> Tensor:
+        w = self.place.column
+        if w == 0:
+            self.sums += F.conv2d(concat_elu(u), self.from_u, self.bias).squeeze(2).permute(2, 1, 0)
         if skip:
             activate(skip[0], self.signs, self.skip)
-            hidden.t().addmm_(self.from_skip, self.skip_flat)
+            self.targets[w].addmm_(self.from_skip, self.skip_flat)
         return hidden
 
 
-def pixel_block(block: GatedResidualBlock, place: Place) -> nn.Module:
-    """A block of the ul stream, whose side input adds to the sums of its first convolution."""
-    twin = copy.copy(block)
-    conv_in, conv_out = PixelConv(block.conv_in, place), PixelConv(block.conv_out, place)
-    side = block.side and PixelSide(block.side, place, conv_in.sums)
-    twin.__dict__ |= {"conv_in": conv_in, "side": side, "conv_out": conv_out}  # found faster than a module's children
-    twin._modules = {}
-    return twin
+class SteppingBlock:
+    """A block whose convolutions step. Its code is the network's, without the time that calling a module takes."""
+
+    __call__ = GatedResidualBlock.forward
+
+    def __init__(self, block: GatedResidualBlock, conv: type, side: type, place: Place):
+        self.index = block.index
+        self.conv_in, self.conv_out = conv(block.conv_in, place), conv(block.conv_out, place)
+        self.side = block.side and side(block.side, place, self.conv_in)
 
 
-ROWWISE = {ActivatedConv: RowConv, SideInput: RowSide, DownShiftedConv2d: RowShrink, DownShiftedDeconv2d: RowGrow}
-PIXELWISE = {
-    ActivatedConv: PixelConv,
-    GatedResidualBlock: pixel_block,
-    DownRightShiftedConv2d: PixelShrink,
-    DownRightShiftedDeconv2d: PixelGrow,
-}
+class SteppingStream:
+    """A stream whose convolutions step; what its lists hold is one entry a resolution."""
+
+    __call__ = Stream.forward
+
+    def __init__(self, stream: Stream, steps: Sequence[type], places: Sequence[Place]):
+        conv, side, shrink, grow = steps
+
+        def blocks(levels: nn.ModuleList) -> list[list[SteppingBlock]]:
+            return [
+                [SteppingBlock(block, conv, side, place) for block in level]
+                for level, place in zip(levels, places, strict=True)
+            ]
+
+        self.up, self.down = blocks(stream.up), blocks(stream.down)
+        self.shrink = [shrink(module, place) for module, place in zip(stream.shrink, places, strict=False)]
+        self.grow = [grow(module, place) for module, place in zip(stream.grow, places, strict=False)]
 
 
-def stepping(module: nn.Module, steps: Steps, place: Place) -> nn.Module:
-    """A copy of ``module`` in which the convolutions named in ``steps`` step; everything else keeps its code."""
-    if type(module) in steps:
-        return steps[type(module)](module, place)
-    twin = copy.copy(module)
-    twin._modules = {name: child and stepping(child, steps, place) for name, child in module._modules.items()}
-    return twin
-
-
-def stepping_stream(stream: Stream, steps: Steps, places: list[Place]) -> Stream:
-    """A stepping copy of a stream; what its module lists hold is one entry a resolution."""
-    twin = copy.copy(stream)
-    twin._modules = {
-        name: nn.ModuleList(stepping(module, steps, places[level]) for level, module in enumerate(levels))
-        for name, levels in stream.named_children()
-    }
-    return twin
+ROWWISE = RowConv, RowSide, RowShrink, RowGrow
+PIXELWISE = PixelConv, PixelSide, PixelShrink, PixelGrow
 
 
 class SteppingTwin:
@@ -313,10 +302,12 @@ class SteppingTwin:
         like = torch.empty(0, device=labels.device, dtype=dtype)
         self.places = places = [Place(level, len(labels), width >> level, like) for level in range(NR_RESOLUTIONS)]
         here = places[0]
-        self.u_stream = stepping_stream(net.u_stream, ROWWISE, places)
-        self.ul_stream = stepping_stream(net.ul_stream, PIXELWISE, places)
+        self.u_stream = SteppingStream(net.u_stream, ROWWISE, places)
+        self.ul_stream = SteppingStream(net.ul_stream, PIXELWISE, places)
         self.u_conditions, ul_conditions = net.conditions(labels, dtype)
-        self.ul_conditions = [tuple(x if x is None else batch_innermost(x) for x in pair) for pair in ul_conditions]
+        self.ul_conditions = [
+            tuple(x if x is None else x[:, :, 0, 0].t().contiguous()[None] for x in pair) for pair in ul_conditions
+        ]
         self.u_init = folded(net.u_init.conv, here)
         self.init_above = folded(net.ul_init_above.conv, here)
         left, self.left_bias = folded(net.ul_init_left.conv, here)
@@ -346,14 +337,14 @@ class SteppingTwin:
             u, known = torch.zeros_like(u), torch.zeros_like(known)
         known[:, 1:] += known_left[:, :-1]
         _, u_features = self.u_stream(u, self.u_conditions)
-        pixels = known.permute(1, 2, 0).contiguous().unbind(0)  # [F, B] each
+        pixels = known.permute(1, 2, 0).contiguous()  # [W, F, B]
         drawn = self.drawn.unbind(0)
-        for column, ul in enumerate(pixels):
+        for column, ul in enumerate(pixels.split(1)):
             self.move(self.places[0].row, column)
             if column:
-                ul = torch.addmm(ul, self.left_here, drawn[column - 1])
-            ul, _ = self.ul_stream(ul.t(), self.ul_conditions, u_features)
-            params = torch.addmm(self.head_bias, self.head, F.elu(ul).t()).t().float()
+                ul[0].addmm_(self.left_here, drawn[column - 1])
+            ul, _ = self.ul_stream(ul, self.ul_conditions, u_features)
+            params = torch.addmm(self.head_bias, self.head, F.elu(ul)[0]).t().float()
             drawn[column].copy_(choose(params, column).t())
         row = self.drawn.permute(2, 1, 0)
         self.above[:, :, 0].copy_(self.above[:, :, 1])
