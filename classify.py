@@ -117,7 +117,8 @@ def classify(settings: ClassifySettings) -> int:
         load = (settings.dataset, settings.split, net.image_size, settings.data_dir)
         images = images_of_split(main_first(lambda: load_split(*load)), net)
 
-    scorer = Scorer(net, settings.precision, None if settings.batch_size == "auto" else settings.batch_size)
+    batch_size = None if settings.batch_size == "auto" else settings.batch_size
+    scorer = Scorer(net, settings.precision, batch_size, net.image_size)
     score = MirrorScorer(scorer) if settings.tta == "flip" else scorer
     identity = {
         "checkpoint": file_hash(Path(settings.checkpoint)),

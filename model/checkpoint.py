@@ -2,12 +2,13 @@
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from model.pixelcnn import PixelCNN
+from model.pixelcnn import SIDES, PixelCNN
 
 __all__ = [
     "CheckpointError",
@@ -90,12 +91,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def _check_weights(state: Mapping[str, Any], nr_resnet: int) -> None:
+    """Raise ValueError unless ``state`` is float tensors, no larger than what the file holds of them, that may be a
+    network with ``nr_resnet``: only then is it safe to build one, or to compute with them."""
+    if not isinstance(nr_resnet, int) or 72 * nr_resnet > len(state):  # 12 blocks, of 6 weights or more
+        raise ValueError(f"nr_resnet {nr_resnet} with {len(state)} weights")
+    held: dict[int, int] = {}
+    for name, value in state.items():
+        usable = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        if not usable or value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise ValueError(f"{name} is no tensor of floats")
+        storage = value.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        if value.nbytes > storage.nbytes():  # one number, expanded to any shape
+            raise ValueError(f"{name} is larger than what the file holds of it")
+    if sum(value.nbytes for value in state.values()) > sum(held.values()):  # one tensor under many names
+        raise ValueError("its weights are larger than what the file holds of them")
+
+
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weights: str = "ema") -> PixelCNN:
     """The network of a checkpoint, in eval mode on ``device``, with what it was saved with.
 
     The network's attributes ``class_names`` (tuple of str), ``image_size`` (H, W), ``dataset`` (str) and
     ``metadata`` (everything else that the file says) are set. ``weights`` picks the moving average ("ema", where
-    the file has one) or the last weights ("last"). Raises CheckpointError; ValueError for other ``weights``.
+    the file has one) or the last weights ("last"). What the file says bounds the memory: the weights are all in it,
+    and ``image_size`` is in SIDES. Raises CheckpointError; ValueError for other ``weights``.
     """
     if weights not in ("ema", "last"):
         raise ValueError(f"weights is {weights!r}; it must be 'ema' or 'last'")
@@ -106,23 +126,16 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
         state = ema
     settings, names, size = checkpoint.pop("model"), checkpoint.pop("class_names"), checkpoint.pop("image_size")
     try:
-        if not isinstance(settings["nr_resnet"], int) or settings["nr_resnet"] > len(state):
-            raise ValueError(f"nr_resnet {settings['nr_resnet']} with {len(state)} weights")
+        height, width = (int(side) for side in size)
+        if height not in SIDES or width not in SIDES:
+            raise ValueError(f"image_size is {height}x{width}, not multiples of 4 from {SIDES[0]} to {SIDES[-1]}")
+        _check_weights(state, settings["nr_resnet"])
         with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
             net = PixelCNN(**settings)
-        for name, value in state.items():
-            usable = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-            if not usable or value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-                raise ValueError(f"{name} is no tensor of floats")
-            if value.nbytes > value.untyped_storage().nbytes():  # one number, expanded to any shape
-                raise ValueError(f"{name} is larger than what the file holds of it")
         net.load_state_dict(state, assign=True)
         if not isinstance(names, list | tuple) or len(names) != net.num_classes:
             raise ValueError(f"the names of its classes are not {net.num_classes} names")
         net.class_names = tuple(str(name) for name in names)
-        height, width = (int(side) for side in size)
-        if min(height, width) < 4 or height % 4 or width % 4:
-            raise ValueError(f"image_size {height}x{width} does not divide by 4")
         net.image_size = (height, width)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -178,32 +191,40 @@ def load_starter_checkpoint(
     state = _torch_load(path)
     try:
         state = {name.removeprefix("module."): value for name, value in state.items()}
+        nr_resnet = len({name.split(".")[3] for name in state if name.startswith("up_layers.0.u_stream.")})
+        _check_weights(state, nr_resnet)
         nr_filters, c_in = state["u_init.conv.weight_v"].shape[:2]
         channels = int(c_in) - 1
-        nr_resnet = len({name.split(".")[3] for name in state if name.startswith("up_layers.0.u_stream.")})
         nr_mix = len(state["nin_out.lin_a.bias"]) // (10 if channels == 3 else 3)
-        net = PixelCNN(nr_resnet, int(nr_filters), nr_mix, channels, num_classes, fusion, dropout)
-        modules = dict(net.named_modules())
+        settings = (nr_resnet, int(nr_filters), nr_mix, channels, num_classes, fusion, dropout)
+        with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
+            plan = dict(PixelCNN(*settings).named_modules())
+        names = {theirs: ours for theirs, ours in _starter_names(nr_resnet).items() if ours in plan}
         used: set[str] = set()
-        for theirs, ours in _starter_names(nr_resnet).items():
-            if ours not in modules:
-                continue  # the u stream has no side input on the way up
-            conv = modules[ours]
-            v, g = state[f"{theirs}.weight_v"].float(), state[f"{theirs}.weight_g"].float()
-            weight = v * (g / v.flatten(1).norm(dim=1).view_as(g))
-            if weight.dim() == 2:
-                weight = weight[:, :, None, None]  # a linear layer there, a 1x1 convolution here
-            classes = conv.weight.shape[1] - weight.shape[1]
+        for theirs, ours in names.items():
+            shape = list(plan[ours].weight.shape)
             if ours.startswith(("u_init", "ul_init")):
-                weight = torch.cat((weight, weight.new_zeros(weight.shape[0], classes, *weight.shape[2:])), dim=1)
-            if weight.shape != conv.weight.shape or state[f"{theirs}.bias"].shape != conv.bias.shape:
-                raise ValueError(f"{theirs} has shape {tuple(weight.shape)}")
-            conv.weight = weight
-            conv.bias.copy_(state[f"{theirs}.bias"])
-            used |= {f"{theirs}.{name}" for name in ("weight_v", "weight_g", "bias")}
+                shape[1] = c_in
+            if theirs.endswith("lin_a"):
+                shape = shape[:2]  # a linear layer there, a 1x1 convolution here
+            norms = [shape[0], *(1 for _ in shape[1:])]
+            for name, wanted in (("weight_v", shape), ("weight_g", norms), ("bias", plan[ours].bias.shape)):
+                name = f"{theirs}.{name}"
+                if list(state[name].shape) != list(wanted):
+                    raise ValueError(f"{name} has shape {tuple(state[name].shape)}")
+                used.add(name)
         unknown = sorted(state.keys() - used)
         if unknown:
             raise ValueError(f"it has {unknown[0]}, which the starter code has not")
+        net = PixelCNN(*settings)
+        modules = dict(net.named_modules())
+        for theirs, ours in names.items():
+            v, g = state[f"{theirs}.weight_v"].float(), state[f"{theirs}.weight_g"].float()
+            weight = v * (g / v.flatten(1).norm(dim=1).view_as(g))
+            padded = torch.zeros_like(modules[ours].weight)  # the maps of the class, which theirs has not, come last
+            padded[:, : v.shape[1]] = weight.view(*weight.shape, 1, 1) if weight.dim() == 2 else weight
+            modules[ours].weight = padded
+            modules[ours].bias.copy_(state[f"{theirs}.bias"])
     except (AttributeError, KeyError, ValueError, IndexError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} is not a state dict of the starter code ({reason})") from None

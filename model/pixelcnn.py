@@ -24,9 +24,11 @@ from layers import (
 from layers.fusion import Condition
 from model.mixture import params_per_component
 
-__all__ = ["NR_RESOLUTIONS", "PixelCNN", "Stream"]
+__all__ = ["NR_RESOLUTIONS", "SIDES", "PixelCNN", "Stream"]
 
 NR_RESOLUTIONS = 3  # full, half, quarter
+# of an image, in pixels: at 512 the published network takes 2.2 GB for an image and class, to train many times that
+SIDES = range(4, 513, 4)
 
 
 class Stream(nn.Module):

@@ -38,7 +38,7 @@ def evaluate(
 
     Several processes share the images; each gets the evaluation of all.
     """
-    scorer = Scorer(net, precision, batch_size)
+    scorer = Scorer(net, precision, batch_size, tuple(split.images.shape[2:]))
     mine = split.images[rank() :: world_size()]
     quiet = None if rank() == 0 else True
     batches = tqdm(mine.split(scorer.batch_size), desc="evaluating", leave=False, disable=quiet)

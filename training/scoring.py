@@ -11,7 +11,7 @@ from training.precision import Precision, autocast, pick_precision
 
 __all__ = ["MirrorScorer", "Score", "Scorer", "forget_failed_batch"]
 
-# feature maps (images x classes) at a time: a CPU's caches want few, a GPU's cores many
+# feature maps of 32x32 (images x classes) at a time: a CPU's caches want few, a GPU's cores many
 MAPS = {"cpu": 32, "cuda": 1024}
 # nats between classes within which 16 bits may pick the wrong one: the log-likelihoods of a trained network on 32x32
 # images were 2.5 nats off on average
@@ -35,14 +35,22 @@ class Scorer:
             CLOSE nats of an image's best are scored again in fp32, so that the answer is nearly always that of fp32
             (518 of 519 validation images of the shipped network).
         batch_size: images at a time, None for what suits the device; halved, for good, when memory runs out.
+        image_size: (H, W) of the images; where they are larger than 32x32, fewer at a time suit.
     """
 
-    def __init__(self, net: PixelCNN, precision: Precision = "auto", batch_size: int | None = None):
+    def __init__(
+        self,
+        net: PixelCNN,
+        precision: Precision = "auto",
+        batch_size: int | None = None,
+        image_size: tuple[int, int] = (32, 32),
+    ):
         self.device = next(net.parameters()).device
         self.net = fold_weight_norm(net).to(memory_format=torch.channels_last)  # faster here, slower in training
         self.precision = pick_precision(precision, self.device)
         self.twice = precision == "auto" and self.precision != "fp32"
-        self.batch_size = batch_size or max(1, MAPS.get(self.device.type, 32) // net.num_classes)
+        maps = MAPS.get(self.device.type, 32) * 32 * 32 // max(32 * 32, image_size[0] * image_size[1])
+        self.batch_size = batch_size or max(1, maps // net.num_classes)
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] -> nats float32 [N, num_classes], on the CPU.

@@ -21,7 +21,7 @@ class TrainSettings:
         dataset: digits (embedded), cpen455, cifar10, cifar100, mnist, fashion_mnist, svhn, or folder: class
             sub-folders below --data_dir.
         data_dir: where the data set's files are or go; none means datasets/NAME.
-        image_size: side in pixels, a multiple of 4; none means the data set's own.
+        image_size: side in pixels, a multiple of 4 from 4 to 512; none means the data set's own.
         save_dir: each run makes one folder below this one.
         run_dir: the run's own folder instead; it must be new or empty.
         sample_dir: folder of the sample grids; none means samples/ in the run's folder.
