@@ -4,10 +4,10 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import BinaryIO
 
 import numpy as np
@@ -20,7 +20,7 @@ from .types import DataError, reason
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns here, and refuses at twice this
 MAX_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA; some decoders read the whole file into memory
 LARGE_PIXELS = 2**24
-ONE_LARGE = Lock()  # an image at the limit takes gigabytes while it is converted, so threads take turns
+ONE_LARGE = RLock()  # an image at the limit takes gigabytes while it is converted, so threads take turns
 UNUSED_FORMATS = {
     *("BUFR", "GRIB", "HDF5", "MPEG"),  # Pillow names these but cannot decode them
     "EPS",  # a PostScript program, which Pillow would have Ghostscript run
@@ -118,19 +118,38 @@ def read_image(file: str | Path | BinaryIO, channels: int, image_size: int | tup
     mode = {1: "L", 3: "RGB"}[channels]
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     try:
-        if not hasattr(file, "read"):
-            _check_file(file)
-        with Image.open(file, formats=_formats()) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"{opened.width}x{opened.height} pixels, over the limit of {MAX_PIXELS}")
-            side = DRAFT_FACTOR * max(height, width)  # max: EXIF may yet swap the sides
-            opened.draft(None, (side, side))
-            with ONE_LARGE if opened.width * opened.height > LARGE_PIXELS else nullcontext():
-                image = _to_rgb(_upright(opened), opened.format)
-                return _to_tensor(image.convert(mode).resize((width, height), Image.Resampling.BICUBIC))
+        return _decode(file, mode, height, width)
     except Exception as error:  # on garbage, Pillow's decoders raise nearly every built-in exception
-        name = getattr(file, "name", "image") if hasattr(file, "read") else file
-        raise DataError(f"{name}: not a readable image ({reason(error)})") from error
+        problem = reason(error)
+    name = getattr(file, "name", "image") if hasattr(file, "read") else file
+    raise DataError(f"{name}: not a readable image ({problem})")  # out here: a cause would keep what was decoded
+
+
+def _decode(file: str | Path | BinaryIO, mode: str, height: int, width: int) -> torch.Tensor:
+    if not hasattr(file, "read"):
+        _check_file(file)
+    with ExitStack() as turn:
+        if _is_icon(file):
+            turn.enter_context(ONE_LARGE)
+        opened = turn.enter_context(Image.open(file, formats=_formats()))
+        if opened.width * opened.height > MAX_PIXELS:
+            raise ValueError(f"{opened.width}x{opened.height} pixels, over the limit of {MAX_PIXELS}")
+        side = DRAFT_FACTOR * max(height, width)  # max: EXIF may yet swap the sides
+        opened.draft(None, (side, side))
+        if opened.width * opened.height > LARGE_PIXELS:
+            turn.enter_context(ONE_LARGE)
+        image = _to_rgb(_upright(opened), opened.format)
+        return _to_tensor(image.convert(mode).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _is_icon(file: str | Path | BinaryIO) -> bool:
+    """Whether Pillow will take it for an ICO, which it decodes while it opens it, before its size can be looked at."""
+    if not hasattr(file, "read"):
+        with open(file, "rb") as opened:
+            return _is_icon(opened)
+    start = file.read(4)
+    file.seek(-len(start), os.SEEK_CUR)
+    return start == b"\0\0\1\0"
 
 
 def _check_file(path: str | Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from data import DataError, find_images, read_image
 from data import images as images_module
-from data.images import MAX_BYTES, MAX_PIXELS, read_images, resize_images
+from data.images import MAX_BYTES, MAX_PIXELS, ONE_LARGE, read_images, resize_images
 
 
 def saved(image, file_format, **options):
@@ -267,6 +267,43 @@ def test_what_is_no_image(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"broken\.jpg: not a readable image \(.+\)$"):
         read_image(file, 3, 8)
+
+
+def icon(side: int) -> bytes:
+    """A PNG of ``side`` in an ICO, which Pillow decodes while it opens it."""
+    stream = io.BytesIO()
+    Image.new("RGBA", (side, side)).save(stream, "PNG")
+    header = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, stream.tell(), 22)
+    return header + stream.getvalue()
+
+
+def test_icons_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    """They may be large before anyone can tell; what could not be read does not stay in memory with its error."""
+    at_once = []
+    load = ImageFile.ImageFile.load
+
+    def watched(self):
+        at_once.append(ONE_LARGE._is_owned())
+        return load(self)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", watched)
+    (tmp_path / "a.ico").write_bytes(icon(64))
+    assert read_image(tmp_path / "a.ico", 3, 8).shape == (3, 8, 8)
+    assert at_once and all(at_once)
+    assert not ONE_LARGE._is_owned()
+    monkeypatch.setattr(images_module, "MAX_PIXELS", 64)
+    with pytest.raises(DataError, match="64x64 pixels, over the limit") as raised:
+        read_image(tmp_path / "a.ico", 3, 8)
+    error: BaseException | None = raised.value
+    assert error.__cause__ is None and error.__context__ is None
+    locals_of = [frame.tb_frame.f_locals for frame in _frames(error.__traceback__)]
+    assert not any(isinstance(value, Image.Image) for names in locals_of for value in names.values())
+
+
+def _frames(trace):
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000"])

@@ -246,6 +246,8 @@ def test_missing_setting(contents, write, key):
         ("image_size", [math.inf, 8]),
         ("image_size", [8, -8]),
         ("image_size", [8, 6]),
+        ("image_size", [8, 516]),
+        ("image_size", [20000, 20000]),
         ("class_names", None),
         ("class_names", 3),
         ("class_names", ["ant", "bee"]),
@@ -375,6 +377,23 @@ class TestStarterCode:
     def test_weight_of_a_wrong_shape(self, state, write, name, value):
         state[name] = value
         refuse(load_starter_checkpoint, write(state), 3)
+
+    @pytest.mark.parametrize("way", ["expanded", "shared"])
+    def test_weights_that_the_file_does_not_hold(self, state, write, monkeypatch, way):
+        """A few bytes that would become a network of 20,000 filters: refused before one is built."""
+        names = {name.rsplit(".", 1)[-1] for name in state}
+        assert names == {"weight_v", "weight_g", "bias"}
+        one = torch.zeros(max(value.numel() for value in state.values()))
+        for name, value in state.items():
+            if way == "expanded":
+                state[name] = torch.zeros(()).expand([20000 if side == 8 else side for side in value.shape])
+            else:
+                state[name] = one[: value.numel()].view(value.shape)
+        file = write(state)
+        monkeypatch.setattr("model.checkpoint.PixelCNN", None)
+        refuse(load_starter_checkpoint, file, 3)
+        with pytest.raises(CheckpointError, match="than what the file holds of"):
+            load_starter_checkpoint(file, 3)
 
     @pytest.mark.parametrize("fusion", ["film", "early"])
     def test_either_kind_is_told_apart(self, starter_path, contents, write, fusion):
