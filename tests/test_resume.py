@@ -135,14 +135,14 @@ def test_the_clock_saves_within_an_epoch(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_killed_at_random_moments(tmp_path):
-    """20 SIGKILLs and 5 SIGTERMs or SIGINTs, at random moments of real processes, each resumed."""
+    """20 SIGKILLs, 5 SIGTERMs and 2 SIGINTs, at random moments of real processes, each resumed."""
     flags = [*RUN, *"--max_epochs 10 --batch_size 32 --sampling_interval 3 --save_minutes 0.005".split()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "pcnn_train.py")]
     whole = tmp_path / "whole"
     subprocess.run([*command, *flags, "--run_dir", whole], check=True, env=environment, capture_output=True)
     moments = random.Random(1)
-    signals = [signal.SIGKILL] * 20 + [signal.SIGTERM] * 3 + [signal.SIGINT] * 2
+    signals = [signal.SIGKILL] * 20 + [signal.SIGTERM] * 5 + [signal.SIGINT] * 2
     moments.shuffle(signals)
     finished: list[Path] = []
     folder = tmp_path / "run0"
@@ -269,6 +269,40 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, monkeypatch, c
     assert "last.pt was not written" in errors and "No space left" in errors and "metrics.jsonl" in errors
     assert [report["epoch"] for report in reports(folder)] == [1, 2, 3]
     assert last(folder)["epoch"] == 3 and not list(folder.glob("*.partial"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_run_that_meets_a_limit_on_files_goes_on(undisturbed, tmp_path):
+    """No file may grow beyond the limit: a real failure to write, in a real process."""
+    import resource
+
+    def train(folder: Path, limit: int, *flags: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "pcnn_train.py", *flags, *SHORT, "--run_dir", folder],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
+        )
+
+    first = torch.load(undisturbed / "best.pt", weights_only=True)
+    assert first["epoch"] > 0
+    sizes = {name: (undisturbed / name).stat().st_size for name in ("best.pt", "last.pt")}
+    assert sizes["best.pt"] < sizes["last.pt"]  # which holds the optimiser too
+    folder = tmp_path / "run"
+    result = train(folder, (sizes["best.pt"] + sizes["last.pt"]) // 2)
+    assert result.returncode == 0 and "last.pt was not written" in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr
+    load_checkpoint(folder / "best.pt")
+    assert reports(folder) == reports(undisturbed)  # it trained on all the same
+    assert not list(folder.glob("*.partial"))
+    assert pcnn_train.main([*SHORT, "--run_dir", str(folder), "--resume", "auto"]) == 0
+    assert_same_run(folder, undisturbed)
+
+    nothing = train(tmp_path / "nothing", sizes["best.pt"] // 2)
+    assert nothing.returncode == 2 and "Traceback" not in nothing.stderr, nothing.stderr
+    assert nothing.stderr.strip().splitlines()[-1].startswith("error: no checkpoint could be written")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
