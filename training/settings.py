@@ -57,8 +57,8 @@ class TrainSettings:
         compile: whether to compile the training step with torch.compile; none means on CUDA only. The first steps
             then take a minute or so.
         seed: of the weights, the order of the images, dropout and the samples, 0 to 2^32 - 1.
-        deterministic: the same numbers at every repetition on CUDA too, with slower kernels there; a CPU's are the
-            same anyway.
+        deterministic: the same numbers at every repetition on CUDA too, with slower kernels there (how much slower has
+            not been measured); a CPU's are the same anyway, and it costs nothing there.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         eval_interval: epochs between evaluations of all validation images, at least 1.
         sampling_interval: epochs between sample grids, also drawn after the last; 0 is never.
