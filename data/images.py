@@ -70,12 +70,15 @@ def find_images(
             unreadable[folder] = problem
             found.append(folder)
             continue
-        subfolders = [entry.name for entry in shown if _is_folder(entry)]
-        folders += [folder / name for name in reversed(subfolders)]  # the last one is next
-        files = [folder / entry.name for entry in shown if not _is_folder(entry)]
-        found += [file for file in files if file.suffix.lower() in extensions]
+        subfolders: list[Path] = []
+        others: list[Path] = []
+        for entry in shown:
+            inside = folder / entry.name
+            kind = subfolders if _is_folder(entry) else found if inside.suffix.lower() in extensions else others
+            kind.append(inside)
+        folders += reversed(subfolders)  # the last one is next
         if passed_over is not None:
-            passed_over += [file for file in files if file.suffix.lower() not in extensions]
+            passed_over += others
     return sorted(found)
 
 

@@ -80,7 +80,7 @@ def gated_residual(x: Tensor, update: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     if isinstance(update, tuple):  # a stepping twin's, where calls cost more than their work
         value, gate = update
         return torch.addcmul(x, value, gate.sigmoid_())
-    # a compiler fuses the plain form; without gradients it needs the fewest passes
+    # a compiler fuses the plain form; without gradients it is as fast
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return x + F.glu(update, dim=1)
     return _GatedResidual.apply(x, update)

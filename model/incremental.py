@@ -139,6 +139,11 @@ def row_of_pixels(pixels: Tensor) -> Tensor:
     return pixels.transpose(0, 1)[None].contiguous(memory_format=torch.channels_last)
 
 
+def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
+    """concat_elu of pixels x [1, F, B] into ``out`` [2, F, B]; ``signs`` is [1, -1] as [2, 1, 1]."""
+    F.elu_(torch.mul(x, signs, out=out))
+
+
 class PixelConv:
     """Steps a `DownRightShiftedConv2d` (2x2) a pixel at a time, after concat_elu: [1, F, B] -> [1, c_out, B], or its
     halves where it is the gated one.
@@ -158,7 +163,7 @@ class PixelConv:
         self.activations = self.pixels.unbind(0)
         self.slots = [pixel.unflatten(0, (2, -1)) for pixel in self.activations]
         self.outs = self.sums.split(1)
-        if c_out == c_in:
+        if c_out == c_in:  # the gated one
             self.outs = [out.chunk(2, dim=1) for out in self.outs]
         self.targets = [self.sums[w : w + 2].flatten(0, 1) for w in range(width)]
         left, here = weight[:, :, 1].permute(2, 1, 0)  # [c_in, c_out] each
@@ -173,11 +178,6 @@ class PixelConv:
         activate(x, self.signs, self.slots[w])
         self.targets[w].addmm_(self.weights[w], self.activations[w])
         return self.outs[w]
-
-
-def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
-    """concat_elu of pixels x [1, F, B] into ``out`` [2, F, B]; ``signs`` is [1, -1] as [2, 1, 1]."""
-    F.elu_(torch.mul(x, signs, out=out))
 
 
 class PixelShrink:

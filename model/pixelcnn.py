@@ -27,7 +27,7 @@ from model.mixture import params_per_component
 __all__ = ["NR_RESOLUTIONS", "SIDES", "PixelCNN", "Stream"]
 
 NR_RESOLUTIONS = 3  # full, half, quarter
-# of an image, in pixels: at 512 the published network takes 2.2 GB for an image and class, to train many times that
+# of images that are trained on or labelled: at 512 the published network takes 2.4 GB for an image and class
 SIDES = range(4, 513, 4)
 
 

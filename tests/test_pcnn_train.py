@@ -190,6 +190,7 @@ def bad_cases(tmp_path):
         (f"--config {tmp_path}/type.yaml", ["nr_filters", "many"]),
         (f"--config {tmp_path}/broken.yaml", ["config"]),
         ("--dataset digits --image_size 10", ["10", "4"]),
+        ("--dataset digits --image_size 516", ["image_size", "512"]),
         ("--dataset digits --device cuda:77", ["cuda:77"]),
         ("--dataset digits --device meta", ["--device meta"]),
         ("--dataset digits --seed 99999999999999999999999", ["seed"]),

@@ -42,7 +42,7 @@ class RunFolder:
         if rank() > 0:
             return
         if resumed is None:
-            refuse_place(settings)
+            refuse_place(settings)  # again: another run may have begun there while the images were read
         for folder, what in ((self.samples, "samples"), (self.path, "run")):
             try:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,14 @@ from typing import Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 
+from model import SIDES
 from training.cli import Fraction, Seed
 from training.precision import Precision
 
 __all__ = ["TrainSettings"]
 
 DecayRate = restricted_number_type("DecayRate", float, [(">", 0), ("<=", 1)], docstring="above 0, at most 1")
+Side = restricted_number_type("Side", int, [(">=", SIDES[0]), ("<=", SIDES[-1])], docstring="pixels, 4 to 512")
 
 
 @dataclass
@@ -81,7 +83,7 @@ class TrainSettings:
 
     dataset: Literal["cpen455", "digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"] = "cpen455"
     data_dir: str | None = None
-    image_size: PositiveInt | None = None
+    image_size: Side | None = None
     save_dir: str = "runs"
     run_dir: str | None = None
     sample_dir: str | None = None
