@@ -75,11 +75,11 @@ class _GatedResidual(torch.autograd.Function):
 def gated_residual(x: Tensor, update: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     """x + a * sigmoid(b) for the halves a and b of ``update``: [B, C, ...] and [B, 2C, ...] -> [B, C, ...].
 
-    The halves may come as such, [B, C, ...] each, without gradients; b is then overwritten.
+    The halves may come as such, [B, C, ...] each, without gradients; both are then overwritten, a by the result.
     """
     if isinstance(update, tuple):  # a stepping twin's, where calls cost more than their work
         value, gate = update
-        return torch.addcmul(x, value, gate.sigmoid_())
+        return torch.addcmul(x, value, gate.sigmoid_(), out=value)
     # a compiler fuses the plain form; without gradients it is as fast
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return x + F.glu(update, dim=1)

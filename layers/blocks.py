@@ -1,5 +1,7 @@
 """The gated residual block of PixelCNN++ (Salimans et al. 2017, section 2.4)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -58,7 +60,7 @@ class GatedResidualBlock(nn.Module):
         self.side = SideInput(nr_filters, nr_sides) if nr_sides else None
         self.conv_out = ActivatedConv(conv, nr_filters, 2 * nr_filters, dropout)
 
-    def forward(self, x: Tensor, sides: list[Tensor], condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, sides: Sequence[Tensor], condition: Condition) -> Tensor:
         hidden = self.conv_in(x)
         if self.side is not None:
             hidden = self.side(hidden, *sides)

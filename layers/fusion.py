@@ -11,11 +11,14 @@ Condition = tuple[Tensor | None, Tensor | None]  # (scale, shift) of one block, 
 
 
 def modulate(x: Tensor, condition: Condition) -> Tensor:
-    """scale * x + shift with one number a channel; x is [B, F, ...], scale and shift broadcast against it."""
+    """scale * x + shift with one number a channel; x is [B, F, ...], scale and shift broadcast against it.
+
+    x may be overwritten.
+    """
     scale, shift = condition
     if scale is not None:
         return torch.addcmul(shift, x, scale)
-    return x if shift is None else x + shift
+    return x if shift is None else x.add_(shift)
 
 
 class NoFusion(nn.Module):

@@ -71,34 +71,62 @@ def folded(conv: nn.Conv2d | nn.ConvTranspose2d, place: Place) -> tuple[Tensor, 
     return conv.weight.to(place.like), conv.bias.to(place.like)
 
 
+def on_onednn(device: torch.device) -> bool:
+    """Whether convolutions there are oneDNN's."""
+    return device.type == "cpu" and torch.backends.mkldnn.is_available()
+
+
+class FixedConv:
+    """`torch.nn.functional.conv2d` of channels-last maps by a weight that does not change.
+
+    For a batch on a CPU the weight is packed once, in the layout that oneDNN wants for maps of this shape, and not in
+    every call: for a row of 16 images that is a third of the time. ``torch.compile`` packs by the same operators.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, place: Place, stride=(1, 1), padding=(0, 0)):
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.bias, self.stride, self.padding = bias, stride, padding
+        # a single image's rows are too small to gain
+        self.packs = place.batch > 1 and weight.dtype == torch.float32 and on_onednn(weight.device)
+        self.packed: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not self.packs:
+            return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        if self.packed is None:
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, (1, 1), 1, x.shape
+            )
+            self.rest = self.bias, self.padding, self.stride, (1, 1), 1, "none", (), None
+        return torch.ops.mkldnn._convolution_pointwise.default(x, self.packed, *self.rest)
+
+
 class RowConv:
     """Steps a `DownShiftedConv2d` (2x3) a row at a time, after concat_elu: [B, F, 1, W] -> [B, c_out, 1, W]."""
 
     def __init__(self, activated: ActivatedConv, place: Place):
-        weight, self.bias = folded(activated.conv.conv, place)
-        self.weight = weight.contiguous(memory_format=torch.channels_last)
-        self.rows = place.zero_rows(2, weight.shape[1], place.width)  # above and current
+        self.conv = FixedConv(*folded(activated.conv.conv, place), place, padding=(0, 1))
+        self.rows = place.zero_rows(2, self.conv.weight.shape[1], place.width)  # above and current
         self.above, self.current = self.rows.split(1, dim=2)
 
     def __call__(self, x: Tensor) -> Tensor:
         self.above.copy_(self.current)
         concat_elu_into(self.current, x)
-        return F.conv2d(self.rows, self.weight, self.bias, padding=(0, 1))
+        return self.conv(self.rows)
 
 
 class RowShrink:
     """Steps a `DownShiftedConv2d` of stride 2: a row, or None after the odd rows, where no coarse row ends."""
 
     def __init__(self, shrink: DownShiftedConv2d, place: Place):
-        weight, self.bias = folded(shrink.conv, place)
-        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.conv = FixedConv(*folded(shrink.conv, place), place, stride=(2, 2), padding=(0, 1))
         self.place = place
-        self.rows = place.zero_rows(2, weight.shape[1], place.width)  # odd row above, even row
+        self.rows = place.zero_rows(2, self.conv.weight.shape[1], place.width)  # odd row above, even row
 
     def __call__(self, x: Tensor) -> Tensor | None:
         odd = self.place.row % 2
         self.rows[:, :, 1 - odd : 2 - odd].copy_(x)
-        return None if odd else F.conv2d(self.rows, self.weight, self.bias, stride=2, padding=(0, 1))
+        return None if odd else self.conv(self.rows)
 
 
 class RowGrow:
@@ -121,10 +149,10 @@ class RowSide:
     """`SideInput` of the u stream: a row from rows."""
 
     def __init__(self, side: SideInput, place: Place, conv_in: RowConv):
-        self.weight, self.bias = folded(side.nin.conv, place)
+        self.conv = FixedConv(*folded(side.nin.conv, place), place)
 
     def __call__(self, hidden: Tensor, *sides: Tensor) -> Tensor:
-        return hidden + F.conv2d(concat_elu(torch.cat(sides, dim=1)), self.weight, self.bias)
+        return hidden + self.conv(concat_elu(torch.cat(sides, dim=1)))
 
 
 def pixel_weight(weight: Tensor, place: Place) -> Tensor:
@@ -149,43 +177,57 @@ class PixelConv:
     halves where it is the gated one.
 
     ``sums`` [W, c_out, B] holds the row's outputs. When a row starts, it gets what the row above adds, all at once,
-    from the activations kept in ``pixels``; then each pixel adds what it says to itself and to its right neighbour.
+    from the activations kept in ``pixels``. Then each pixel adds what its left neighbour, a skipped pixel where
+    `PixelSide` brings one, and itself say: their activations lie side by side, so that this is one product.
     """
 
     def __init__(self, activated: ActivatedConv, place: Place):
-        weight, self.bias = folded(activated.conv.conv, place)
-        (c_out, c_in), width = weight.shape[:2], place.width
-        self.above = weight[:, :, 0, :, None].contiguous(memory_format=torch.channels_last)
+        weight, bias = folded(activated.conv.conv, place)
+        self.above = FixedConv(weight[:, :, 0, :, None], bias, place, padding=(1, 0))
+        self.left, self.here = weight[:, :, 1].permute(2, 1, 0)  # [c_in, c_out] each
         self.place, self.signs = place, place.signs
-        self.pixels = place.zeros(width, c_in)
-        self.sums = place.zeros(width, c_out)
+        self.lay_out(self.here[:0])
+
+    def lay_out(self, from_skip: Tensor) -> None:
+        """Make the state, with room for a skipped pixel, which comes through ``from_skip`` [2F, c_out], or for none."""
+        (c_in, c_out), width, skip = self.here.shape, self.place.width, len(from_skip)
+        self.waits = skip > 0
+        self.weight = pixel_weight(torch.cat((self.left, from_skip, self.here)), self.place)
+        self.sums = self.place.zeros(width, c_out)
+        stored = self.place.zeros(1 + width, skip + c_in)  # the first is left of the map
+        self.pixels = stored[1:, skip:]
         # views are made once: at small batches they cost most
-        self.activations = self.pixels.unbind(0)
-        self.slots = [pixel.unflatten(0, (2, -1)) for pixel in self.activations]
+        self.slots, self.skips = (x.unflatten(1, (2, -1)).unbind(0) for x in (self.pixels, stored[1:, :skip]))
+        flat, stride = stored.flatten(0, 1), skip + c_in
+        self.contexts = [flat[w * stride + skip : (w + 2) * stride] for w in range(width)]
+        self.targets = self.sums.unbind(0)
         self.outs = self.sums.split(1)
         if c_out == c_in:  # the gated one
             self.outs = [out.chunk(2, dim=1) for out in self.outs]
-        self.targets = [self.sums[w : w + 2].flatten(0, 1) for w in range(width)]
-        left, here = weight[:, :, 1].permute(2, 1, 0)  # [c_in, c_out] each
-        both, last = (pixel_weight(torch.cat(taps, dim=1), place) for taps in ((here, left), (here,)))
-        self.weights = [both] * (width - 1) + [last]
 
     def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         w = self.place.column
         if w == 0:
-            from_above = F.conv2d(row_of_pixels(self.pixels), self.above, self.bias, padding=(1, 0))
+            from_above = self.above(row_of_pixels(self.pixels))
             self.sums.copy_(from_above[0, :, :-1].transpose(0, 1))
         activate(x, self.signs, self.slots[w])
-        self.targets[w].addmm_(self.weights[w], self.activations[w])
+        if not self.waits:
+            self.targets[w].addmm_(self.weight, self.contexts[w])
         return self.outs[w]
+
+    def add_skip(self, skip: Tensor) -> None:
+        """Bring the skipped pixel [1, F, B], for which the product has waited."""
+        w = self.place.column
+        activate(skip, self.signs, self.skips[w])
+        self.targets[w].addmm_(self.weight, self.contexts[w])
 
 
 class PixelShrink:
     """Steps a `DownRightShiftedConv2d` of stride 2: a pixel, or None where no coarse pixel ends."""
 
     def __init__(self, shrink: DownRightShiftedConv2d, place: Place):
-        weight, self.bias = folded(shrink.conv, place)
-        self.above = weight[:, :, 0, :, None].contiguous(memory_format=torch.channels_last)
+        weight, bias = folded(shrink.conv, place)
+        self.above = FixedConv(weight[:, :, 0, :, None], bias, place, stride=(2, 1))
         self.here = pixel_weight(weight[:, :, 1].permute(2, 1, 0), place)
         self.place = place
         self.pixels = place.zeros(place.width + 1, weight.shape[1])
@@ -195,7 +237,7 @@ class PixelShrink:
     def __call__(self, x: Tensor) -> Tensor | None:
         row, w = self.place.row, self.place.column
         if w == 0 and row % 2 == 0:
-            known = F.conv2d(row_of_pixels(self.pixels[:-1]), self.above, self.bias, stride=(2, 1))
+            known = self.above(row_of_pixels(self.pixels[:-1]))
             self.known = known[0].transpose(0, 1).contiguous()
         self.slots[w].copy_(x)
         if row % 2 or w % 2:
@@ -225,30 +267,23 @@ class PixelGrow:
 
 
 class PixelSide:
-    """`SideInput` of the ul stream: the u stream's row, known before the row's first pixel, and a skipped pixel.
+    """`SideInput` of the ul stream: the u stream's row, known before the row's first pixel, and perhaps a skipped pixel.
 
     It adds to the sums of the block's first convolution; what u says goes there for the whole row at once.
     """
 
     def __init__(self, side: SideInput, place: Place, conv_in: PixelConv):
-        weight, self.bias = folded(side.nin.conv, place)
-        nr_filters = len(self.bias)
-        parts = weight.flatten(1).unflatten(1, (2, -1, nr_filters))  # [F, sign, side, channel]
-        from_u = parts[:, :, 0].flatten(1)[:, :, None, None]
-        self.from_u = from_u.contiguous(memory_format=torch.channels_last)
-        self.from_skip = pixel_weight(parts[:, :, 1:].permute(1, 2, 3, 0), place)
-        self.place, self.signs = place, place.signs
-        self.sums, self.targets = conv_in.sums, conv_in.sums.unbind(0)
-        self.skip = place.zeros(2, nr_filters)
-        self.skip_flat = self.skip.flatten(0, 1)
+        weight, bias = folded(side.nin.conv, place)
+        parts = weight.flatten(1).unflatten(1, (2, -1, len(bias)))  # [F, sign, side, channel]
+        self.from_u = FixedConv(parts[:, :, 0].flatten(1)[:, :, None, None], bias, place)
+        self.place, self.conv_in = place, conv_in
+        conv_in.lay_out(parts[:, :, 1:].permute(1, 2, 3, 0).flatten(0, 2))
 
     def __call__(self, hidden: Tensor, u: Tensor, *skip: Tensor) -> Tensor:
-        w = self.place.column
-        if w == 0:
-            self.sums += F.conv2d(concat_elu(u), self.from_u, self.bias).squeeze(2).permute(2, 1, 0)
+        if self.place.column == 0:
+            self.conv_in.sums += self.from_u(concat_elu(u)).squeeze(2).permute(2, 1, 0)
         if skip:
-            activate(skip[0], self.signs, self.skip)
-            self.targets[w].addmm_(self.from_skip, self.skip_flat)
+            self.conv_in.add_skip(skip[0])
         return hidden
 
 
@@ -266,7 +301,7 @@ class SteppingBlock:
 class SteppingStream:
     """A stream whose convolutions step; what its lists hold is one entry a resolution."""
 
-    __call__ = Stream.forward
+    __call__, unet = Stream.forward, Stream.unet
 
     def __init__(self, stream: Stream, steps: Sequence[type], places: Sequence[Place]):
         conv, side, shrink, grow = steps
@@ -338,14 +373,14 @@ class SteppingTwin:
         known[:, 1:] += known_left[:, :-1]
         _, u_features = self.u_stream(u, self.u_conditions)
         pixels = known.permute(1, 2, 0).contiguous()  # [W, F, B]
-        drawn = self.drawn.unbind(0)
+        inputs, drawn = pixels.unbind(0), self.drawn.unbind(0)
         for column, ul in enumerate(pixels.split(1)):
             self.move(self.places[0].row, column)
             if column:
-                ul[0].addmm_(self.left_here, drawn[column - 1])
+                inputs[column].addmm_(self.left_here, drawn[column - 1])
             ul, _ = self.ul_stream(ul, self.ul_conditions, u_features)
-            params = torch.addmm(self.head_bias, self.head, F.elu(ul)[0]).t().float()
-            drawn[column].copy_(choose(params, column).t())
+            params = torch.addmm(self.head_bias, self.head, F.elu_(ul)[0])
+            drawn[column].copy_(choose(params.t().float(), column).t())
         row = self.drawn.permute(2, 1, 0)
         self.above[:, :, 0].copy_(self.above[:, :, 1])
         self.above[:, : self.channels, 1].copy_(row)

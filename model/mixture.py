@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 HALF_BIN = 1 / 255
+HALF, HALF_RANGE = torch.tensor(0.5), torch.tensor(127.5)  # in each call a number costs as much as its arithmetic
 MIN_LOG_SCALE = -7.0
 MAX_LOG_SCALE = 80.0  # beyond, exp(-log_scale) leaves float32 and the gradient is no number
 
@@ -104,16 +105,22 @@ def mixture_sample(params: Tensor, gumbel: Tensor, logistic: Tensor) -> Tensor:
     ``logistic`` [B, C], rounded to the grid before the next channel hears of it.
     """
     k, channels = gumbel.shape[1], logistic.shape[1]
-    choice = (params[:, :k] + gumbel).argmax(dim=1).view(-1, 1, 1, 1).expand(-1, channels, 3 if channels == 3 else 2, 1)
-    chosen = params[:, k:].view(len(params), channels, -1, k).gather(3, choice)  # [B, C, mean scale coefficient, 1]
-    scale = chosen[:, :, 1, 0].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp_()
-    half = chosen.new_full((), 127.5)  # made on the device: a captured CUDA graph copies nothing there
-    levels = torch.addcmul(half, half, torch.addcmul(chosen[:, :, 0, 0], scale, logistic))
+    kinds = 3 if channels == 3 else 2  # mean, log-scale, coefficient
+    choice = (params[:, :k] + gumbel).argmax(dim=1).view(-1, 1, 1, 1).expand(-1, channels, kinds, 1)
+    chosen = params[:, k:].view(-1, channels, kinds, k).gather(3, choice).squeeze(3)
+    means, log_scales, *coefficients = chosen.unbind(2)  # [B, C] each
+    scale = log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp_()
+    values = torch.addcmul(means, scale, logistic).mul_(HALF_RANGE)  # level - 127.5, but for rounding
     if channels == 1:
-        return levels.round_().clamp_(0, 255).sub_(half).div_(half)
-    c = chosen[:, :, 2, 0].tanh()
-    r, g, b = levels.unbind(1)
-    r.round_().clamp_(0, 255).sub_(half)
-    g.addcmul_(c[:, 0], r).round_().clamp_(0, 255).sub_(half)
-    b.addcmul_(c[:, 1], r).addcmul_(c[:, 2], g).round_().clamp_(0, 255).sub_(half)
-    return levels.div_(half)
+        return on_grid_(values).div_(HALF_RANGE)
+    to_g, r_to_b, g_to_b = coefficients[0].tanh().unbind(1)
+    r, g, b = values.unbind(1)
+    on_grid_(r)
+    on_grid_(g.addcmul_(to_g, r))
+    on_grid_(b.addcmul_(r_to_b, r).addcmul_(g_to_b, g))
+    return values.div_(HALF_RANGE)
+
+
+def on_grid_(values: Tensor) -> Tensor:
+    """Round to the nearest of -127.5, -126.5, ... 127.5, in place."""
+    return values.floor_().add_(HALF).clamp_(-127.5, 127.5)

@@ -5,6 +5,8 @@ Modifications". Departures from the paper: the class enters by early fusion (one
 and by middle fusion or FiLM (after every residual block).
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,26 +67,28 @@ class Stream(nn.Module):
         features: dict[int, Tensor] = {}
 
         def run(block: GatedResidualBlock, x: Tensor, *skip: Tensor) -> Tensor:
-            sides = [*skip] if other is None else [other[block.index], *skip]
+            sides = skip if other is None else (other[block.index], *skip)
             features[block.index] = x = block(x, sides, conditions[block.index])
             return x
 
-        def unet(x: Tensor, level: int) -> Tensor:
-            skips = [x]
-            for block in self.up[level]:
-                skips.append(x := run(block, x))
-            if level == NR_RESOLUTIONS - 1:
-                skips.pop()  # x itself
-            else:
-                coarse = self.shrink[level](x)
-                if coarse is not None:  # a stepping twin has None where no coarse pixel lands
-                    coarse = unet(coarse.to(x.dtype), level + 1)
-                x = self.grow[level](coarse).to(x.dtype)
-            for block in self.down[level]:
-                x = run(block, x, skips.pop())
-            return x
+        return self.unet(x, run, 0), features
 
-        return unet(x, 0), features
+    def unet(self, x: Tensor, run: Callable[..., Tensor], level: int) -> Tensor:
+        """The U-Net from this resolution on, each block by ``run(block, x, *skip)``."""
+        # no function inside `forward`: one that calls itself is a cycle, and a sampler leaves thousands to the collector
+        skips = [x]
+        for block in self.up[level]:
+            skips.append(x := run(block, x))
+        if level == NR_RESOLUTIONS - 1:
+            skips.pop()  # x itself
+        else:
+            coarse = self.shrink[level](x)
+            if coarse is not None:  # a stepping twin has None where no coarse pixel lands
+                coarse = self.unet(coarse.to(x.dtype), run, level + 1)
+            x = self.grow[level](coarse).to(x.dtype)
+        for block in self.down[level]:
+            x = run(block, x, skips.pop())
+        return x
 
 
 class PixelCNN(nn.Module):

@@ -15,8 +15,8 @@ def test_modulate_takes_one_number_a_channel(trailing):
         for channel in range(NR_FILTERS):
             a, b = scale[image, channel], shift[image, channel]
             value = x[image, channel]
-            torch.testing.assert_close(modulate(x, tuple(shaped))[image, channel], a * value + b)
-            torch.testing.assert_close(modulate(x, (None, shaped[1]))[image, channel], value + b)
+            torch.testing.assert_close(modulate(x.clone(), tuple(shaped))[image, channel], a * value + b)
+            torch.testing.assert_close(modulate(x.clone(), (None, shaped[1]))[image, channel], value + b)
     assert torch.equal(modulate(x, (None, None)), x)
 
 
