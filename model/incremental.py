@@ -61,11 +61,6 @@ class Place:
         return self.like.new_zeros(self.batch, count, width, channels).permute(0, 3, 1, 2)
 
 
-def as_matrix(row: Tensor) -> Tensor:
-    """[B, F, 1, W] -> [B, W, F], a view."""
-    return row.squeeze(2).transpose(1, 2)
-
-
 def folded(conv: nn.Conv2d | nn.ConvTranspose2d, place: Place) -> tuple[Tensor, Tensor]:
     """Weight with its norm folded in, and bias."""
     return conv.weight.to(place.like), conv.bias.to(place.like)
@@ -146,13 +141,13 @@ class RowGrow:
 
 
 class RowSide:
-    """`SideInput` of the u stream: a row from rows."""
+    """`SideInput` of the u stream: a skipped row."""
 
     def __init__(self, side: SideInput, place: Place, conv_in: RowConv):
         self.conv = FixedConv(*folded(side.nin.conv, place), place)
 
-    def __call__(self, hidden: Tensor, *sides: Tensor) -> Tensor:
-        return hidden + self.conv(concat_elu(torch.cat(sides, dim=1)))
+    def __call__(self, hidden: Tensor, skip: Tensor) -> Tensor:
+        return hidden.add_(self.conv(concat_elu(skip)))
 
 
 def pixel_weight(weight: Tensor, place: Place) -> Tensor:
@@ -343,17 +338,22 @@ class SteppingTwin:
         self.ul_conditions = [
             tuple(x if x is None else x[:, :, 0, 0].t().contiguous()[None] for x in pair) for pair in ul_conditions
         ]
-        self.u_init = folded(net.u_init.conv, here)
-        self.init_above = folded(net.ul_init_above.conv, here)
-        left, self.left_bias = folded(net.ul_init_left.conv, here)
-        self.left_above, left_here = left.squeeze(3).permute(2, 1, 0)  # [c_in, F] each
+        self.u_init = FixedConv(*folded(net.u_init.conv, here), here, padding=(0, 1))
+        weight, bias = folded(net.ul_init_above.conv, here)
+        left, left_bias = folded(net.ul_init_left.conv, here)
+        left_above, left_here = left.squeeze(3).unbind(2)  # [F, c_in] each
+        # the pixel above and to the left is seen by both
+        both = torch.cat((weight[..., :1] + left_above[..., None, None], weight[..., 1:]), dim=3)
+        self.init_above = FixedConv(both, bias, here, padding=(0, 1))
         self.channels = net.image_channels
-        self.left_here = pixel_weight(left_here[: self.channels], here)
+        self.left_here = pixel_weight(left_here[:, : self.channels].t(), here)
         head, head_bias = folded(net.head.conv, here)
         self.head, self.head_bias = pixel_weight(head.flatten(1).t(), here), head_bias[:, None]
         inside = net.join_class(here.zero_rows(1, self.channels, width), labels)
         self.constants = inside[:, self.channels :]  # the ones channel and the one-hot maps of a row
-        self.left_constant = torch.matmul(self.constants[:, :, 0, 0], left_here[self.channels :])
+        left_known = torch.addmm(left_bias, self.constants[:, :, 0, 0], left_here[:, self.channels :].t())  # [B, F]
+        self.left_known = left_known[:, :, None, None].repeat(1, 1, 1, width)
+        self.left_known[..., 0] = 0  # nothing is to the left of the first pixel
         self.above = here.zero_rows(2, inside.shape[1], width)  # the two image rows above; zero outside
         self.drawn = here.zeros(width, self.channels)
 
@@ -364,15 +364,12 @@ class SteppingTwin:
     def row(self, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Step through a row: ``choose(params, column)`` turns parameters [B, 10K or 3K] into the pixel [B, C] in
         [-1, 1]. Returns the row [B, C, W], which the next call overwrites."""
-        known_left = torch.matmul(as_matrix(self.above[:, :, 1:]), self.left_above)
-        known_left += self.left_bias + self.left_constant.unsqueeze(1)
-        u = F.conv2d(self.above, *self.u_init, padding=(0, 1))
-        known = as_matrix(F.conv2d(self.above[:, :, 1:], *self.init_above, padding=(0, 1)))
+        u, known = self.u_init(self.above), self.init_above(self.above[:, :, 1:])
         if self.places[0].row == 0:  # nothing is above: what the shifts move in is zero, not the bias
             u, known = torch.zeros_like(u), torch.zeros_like(known)
-        known[:, 1:] += known_left[:, :-1]
+        known += self.left_known
         _, u_features = self.u_stream(u, self.u_conditions)
-        pixels = known.permute(1, 2, 0).contiguous()  # [W, F, B]
+        pixels = known.squeeze(2).permute(2, 1, 0).contiguous()  # [W, F, B]
         inputs, drawn = pixels.unbind(0), self.drawn.unbind(0)
         for column, ul in enumerate(pixels.split(1)):
             self.move(self.places[0].row, column)
