@@ -75,7 +75,7 @@ class Stream(nn.Module):
 
     def unet(self, x: Tensor, run: Callable[..., Tensor], level: int) -> Tensor:
         """The U-Net from this resolution on, each block by ``run(block, x, *skip)``."""
-        # no function inside `forward`: one that calls itself is a cycle, and a sampler leaves thousands to the collector
+        # a method: a function in `forward` that calls itself is a cycle, of which a sampler would leave thousands
         skips = [x]
         for block in self.up[level]:
             skips.append(x := run(block, x))

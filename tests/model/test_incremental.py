@@ -49,6 +49,24 @@ def test_same_noise_same_images(make_net, device, fusion, channels, size):
 
 
 @torch.inference_mode()
+def test_a_single_image(make_net, device):
+    """Its weights are stored in another way."""
+    net, labels = make_net(nr_resnet=2).to(device), torch.tensor([1], device=device)
+    images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, device=device)
+    torch.testing.assert_close(stepped(net, images, labels), net(to_unit(images), labels), atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_weights_that_are_not_packed_say_the_same(make_net, device, monkeypatch):
+    """As where there is no oneDNN."""
+    net, labels = make_net().to(device), torch.tensor([2, 0], device=device)
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, device=device)
+    expected = stepped(net, images, labels)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    torch.testing.assert_close(stepped(net, images, labels), expected, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
 def test_bf16_is_close(make_net):
     net, labels = make_net(nr_filters=16), torch.tensor([0, 1])
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
