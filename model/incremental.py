@@ -6,7 +6,7 @@ pixel. The code of the blocks and of the U-Net is the network's own (`layers.blo
 on rows [B, F, 1, W] and on pixels [1, F, B] as it does on maps [B, F, H, W]. What a convolution of the ul stream adds
 from the row above, and what the u stream says to the ul stream, is known for a whole row before its first pixel and is
 computed for the row at once. Half and quarter resolution step only where a pixel lands on them. A pixel of all images
-is [1, F, B], channels before the batch: BLAS multiplies that several times as fast as [B, F].
+is [1, F, B], channels before the batch, so that halves and neighbours are views of memory without gaps.
 Drawing an image so costs about one forward pass, not H * W.
 """
 
