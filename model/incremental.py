@@ -125,19 +125,25 @@ class RowShrink:
 
 
 class RowGrow:
-    """Steps a `DownShiftedDeconv2d`: two fine rows from each coarse row, the second from what it remembers."""
+    """Steps a `DownShiftedDeconv2d`: two fine rows from each coarse row, the second from what it remembers.
+
+    Of the kernel's three columns an even fine column 2j hears coarse column j by the middle one; 2j + 1 hears j and
+    j + 1 by the last and the first. So a fine row is a convolution of two columns with an output for each parity.
+    """
 
     def __init__(self, grow: DownShiftedDeconv2d, place: Place):
-        weight, self.bias = folded(grow.conv, place)
-        self.weights = weight[:, :, :1], weight[:, :, 1:]
+        weight, bias = folded(grow.conv, place)
+        first, middle, last = weight.permute(2, 3, 1, 0).unbind(1)  # [row, c_out, c_in] each
+        pairs = torch.stack((torch.cat((middle, last), dim=1), torch.cat((torch.zeros_like(first), first), dim=1)), dim=3)
+        self.convs = [FixedConv(pair[:, :, None], bias.repeat(2), place, padding=(0, 1)) for pair in pairs]
         self.place = place
         self.coarse = place.zero_rows(1, weight.shape[0], place.width // 2)
 
     def __call__(self, coarse: Tensor | None) -> Tensor:
         if coarse is not None:
             self.coarse.copy_(coarse)
-        weight = self.weights[self.place.row % 2]
-        return F.conv_transpose2d(self.coarse, weight, self.bias, stride=(1, 2), output_padding=(0, 1))[..., 1:-1]
+        parities = self.convs[self.place.row % 2](self.coarse)[..., 1:]
+        return parities.unflatten(1, (2, -1)).movedim(1, -1).flatten(3)
 
 
 class RowSide:
@@ -192,13 +198,15 @@ class PixelConv:
         stored = self.place.zeros(1 + width, skip + c_in)  # the first is left of the map
         self.pixels = stored[1:, skip:]
         # views are made once: at small batches they cost most
-        self.slots, self.skips = (x.unflatten(1, (2, -1)).unbind(0) for x in (self.pixels, stored[1:, :skip]))
+        self.slots = self.pixels.unflatten(1, (2, -1)).unbind(0)
+        if self.waits:
+            self.skips = stored[1:, :skip].unflatten(1, (2, -1)).unbind(0)
         flat, stride = stored.flatten(0, 1), skip + c_in
         self.contexts = [flat[w * stride + skip : (w + 2) * stride] for w in range(width)]
         self.targets = self.sums.unbind(0)
         self.outs = self.sums.split(1)
         if c_out == c_in:  # the gated one
-            self.outs = [out.chunk(2, dim=1) for out in self.outs]
+            self.outs = list(zip(*(half.split(1) for half in self.sums.chunk(2, dim=1)), strict=True))
 
     def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         w = self.place.column
