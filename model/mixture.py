@@ -106,7 +106,8 @@ def mixture_sample(params: Tensor, gumbel: Tensor, logistic: Tensor) -> Tensor:
     """
     k, channels = gumbel.shape[1], logistic.shape[1]
     kinds = 3 if channels == 3 else 2  # mean, log-scale, coefficient
-    choice = (params[:, :k] + gumbel).argmax(dim=1).view(-1, 1, 1, 1).expand(-1, channels, kinds, 1)
+    # gumbel before params: the sum lies in memory as its first does, and this one suits argmax
+    choice = (gumbel + params[:, :k]).argmax(dim=1).view(-1, 1, 1, 1).expand(-1, channels, kinds, 1)
     chosen = params[:, k:].view(-1, channels, kinds, k).gather(3, choice).squeeze(3)
     means, log_scales, *coefficients = chosen.unbind(2)  # [B, C] each
     scale = log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp_()
