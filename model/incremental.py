@@ -134,7 +134,8 @@ class RowGrow:
     def __init__(self, grow: DownShiftedDeconv2d, place: Place):
         weight, bias = folded(grow.conv, place)
         first, middle, last = weight.permute(2, 3, 1, 0).unbind(1)  # [row, c_out, c_in] each
-        pairs = torch.stack((torch.cat((middle, last), dim=1), torch.cat((torch.zeros_like(first), first), dim=1)), dim=3)
+        of_left, of_right = (torch.cat(taps, dim=1) for taps in ((middle, last), (torch.zeros_like(first), first)))
+        pairs = torch.stack((of_left, of_right), dim=3)
         self.convs = [FixedConv(pair[:, :, None], bias.repeat(2), place, padding=(0, 1)) for pair in pairs]
         self.place = place
         self.coarse = place.zero_rows(1, weight.shape[0], place.width // 2)
