@@ -198,14 +198,15 @@ class PixelConv:
         weight, bias = folded(activated.conv.conv, place)
         self.above = FixedConv(weight[:, :, 0, :, None], bias, place, padding=(1, 0))
         self.left, self.here = weight[:, :, 1].permute(2, 1, 0)  # [c_in, c_out] each
+        self.from_skip = self.here[:0]  # [2F, c_out] where a skipped pixel comes
         self.place, self.signs = place, place.signs
-        self.lay_out(self.here[:0])
+        self.weight: Tensor | None = None
 
-    def lay_out(self, from_skip: Tensor) -> None:
-        """Make the state, with room for a skipped pixel, which comes through ``from_skip`` [2F, c_out], or for none."""
-        (c_in, c_out), width, skip = self.here.shape, self.place.width, len(from_skip)
+    def lay_out(self) -> None:
+        """Make the state, for which it must be known whether a skipped pixel comes."""
+        (c_in, c_out), width, skip = self.here.shape, self.place.width, len(self.from_skip)
         self.waits = skip > 0
-        self.weight = pixel_weight(torch.cat((self.left, from_skip, self.here)), self.place)
+        self.weight = pixel_weight(torch.cat((self.left, self.from_skip, self.here)), self.place)
         self.sums = self.place.zero_sums(width, c_out)
         stored = self.place.zeros(1 + width, skip + c_in)  # the first is left of the map
         self.pixels = stored[1:, skip:]
@@ -223,6 +224,8 @@ class PixelConv:
     def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         w = self.place.column
         if w == 0:
+            if self.weight is None:
+                self.lay_out()
             from_above = self.above(row_of_pixels(self.pixels))
             self.sums.copy_(from_above[0, :, :-1].transpose(0, 1))
         activate(x, self.signs, self.slots[w])
@@ -292,7 +295,7 @@ class PixelSide:
         parts = weight.flatten(1).unflatten(1, (2, -1, len(bias)))  # [F, sign, side, channel]
         self.from_u = FixedConv(parts[:, :, 0].flatten(1)[:, :, None, None], bias, place)
         self.place, self.conv_in = place, conv_in
-        conv_in.lay_out(parts[:, :, 1:].permute(1, 2, 3, 0).flatten(0, 2))
+        conv_in.from_skip = parts[:, :, 1:].permute(1, 2, 3, 0).flatten(0, 2)
 
     def __call__(self, hidden: Tensor, u: Tensor, *skip: Tensor) -> Tensor:
         if self.place.column == 0:

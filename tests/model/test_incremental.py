@@ -25,14 +25,15 @@ def stepped(net, images, labels, dtype=torch.float32):
     return torch.stack(rows, dim=2)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (16, 16), (20, 12), (32, 32)])
+@pytest.mark.parametrize("batch, size", [(2, (8, 8)), (17, (16, 16)), (2, (20, 12)), (16, (32, 32))])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("fusion", FUSIONS)
 @torch.inference_mode()
-def test_outputs_equal_the_network_s(make_net, device, fusion, channels, size):
+def test_outputs_equal_the_network_s(make_net, device, fusion, channels, batch, size):
+    """From 16 images on products are stored in another way."""
     net = make_net(fusion=fusion, image_channels=channels, nr_resnet=1 + (size == (8, 8))).to(device)
-    images = torch.randint(0, 256, (2, channels, *size), dtype=torch.uint8, device=device)
-    labels = torch.tensor([2, 0], device=device)
+    images = torch.randint(0, 256, (batch, channels, *size), dtype=torch.uint8, device=device)
+    labels = torch.arange(2, 2 + batch, device=device) % net.num_classes
     expected = net(to_unit(images), labels)
     assert expected.std() > 0.01
     torch.testing.assert_close(stepped(net, images, labels), expected, atol=1e-4, rtol=0)
@@ -50,7 +51,7 @@ def test_same_noise_same_images(make_net, device, fusion, channels, size):
 
 @torch.inference_mode()
 def test_a_single_image(make_net, device):
-    """Its weights are stored in another way."""
+    """Its weights are not packed."""
     net, labels = make_net(nr_resnet=2).to(device), torch.tensor([1], device=device)
     images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, device=device)
     torch.testing.assert_close(stepped(net, images, labels), net(to_unit(images), labels), atol=1e-4, rtol=0)
