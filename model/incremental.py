@@ -48,10 +48,6 @@ class Place:
         """Go to a pixel of the image."""
         self.row, self.column = row >> self.level, column >> self.level
 
-    @property
-    def signs(self) -> Tensor:
-        return self.like.new_tensor([1.0, -1.0]).view(2, 1, 1)
-
     def zeros(self, *shape: int) -> Tensor:
         """[..., B], pixels with their channels before the batch."""
         return self.like.new_zeros(*shape, self.batch)
@@ -180,11 +176,6 @@ def row_of_pixels(pixels: Tensor) -> Tensor:
     return pixels.transpose(0, 1)[None].contiguous(memory_format=torch.channels_last)
 
 
-def activate(x: Tensor, signs: Tensor, out: Tensor) -> None:
-    """concat_elu of pixels x [1, F, B] into ``out`` [2, F, B]; ``signs`` is [1, -1] as [2, 1, 1]."""
-    F.elu_(torch.mul(x, signs, out=out))
-
-
 class PixelConv:
     """Steps a `DownRightShiftedConv2d` (2x2) a pixel at a time, after concat_elu: [1, F, B] -> [1, c_out, B], or its
     halves where it is the gated one.
@@ -199,7 +190,8 @@ class PixelConv:
         self.above = FixedConv(weight[:, :, 0, :, None], bias, place, padding=(1, 0))
         self.left, self.here = weight[:, :, 1].permute(2, 1, 0)  # [c_in, c_out] each
         self.from_skip = self.here[:0]  # [2F, c_out] where a skipped pixel comes
-        self.place, self.signs = place, place.signs
+        self.place = place
+        self.signs = place.like.new_tensor([1.0, -1.0]).view(2, 1, 1)  # x [1, F, B] times it is [2, F, B]
         self.weight: Tensor | None = None
 
     def lay_out(self) -> None:
@@ -228,7 +220,7 @@ class PixelConv:
                 self.lay_out()
             from_above = self.above(row_of_pixels(self.pixels))
             self.sums.copy_(from_above[0, :, :-1].transpose(0, 1))
-        activate(x, self.signs, self.slots[w])
+        F.elu_(torch.mul(x, self.signs, out=self.slots[w]))  # concat_elu
         if not self.waits:
             self.targets[w].addmm_(self.weight, self.contexts[w])
         return self.outs[w]
@@ -236,7 +228,7 @@ class PixelConv:
     def add_skip(self, skip: Tensor) -> None:
         """Bring the skipped pixel [1, F, B], for which the product has waited."""
         w = self.place.column
-        activate(skip, self.signs, self.skips[w])
+        F.elu_(torch.mul(skip, self.signs, out=self.skips[w]))
         self.targets[w].addmm_(self.weight, self.contexts[w])
 
 
