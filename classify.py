@@ -23,7 +23,8 @@ from tqdm import tqdm
 from data import load_split
 from model import PixelCNN, load_checkpoint
 from training.calibration import expected_calibration_error, reliability_picture, scores
-from training.cli import SHIPPED, UserError, bare_flag, parse_settings, pick_device, run_script
+from training.cli import SHIPPED, UserError, bare_flag, parse_settings, run_script
+from training.device import pick_device
 from training.distributed import from_main, main_first, process_group, rank, world_size
 from training.explanations import explain
 from training.fid import file_hash

@@ -1,8 +1,8 @@
 """Draw images of chosen classes: python generate.py --checkpoint CKPT --per_class 25 --out samples.
 
 Writes PNG files <class>_0001.png, ... into the folder --out, ready for FID, and beside it a picture of the first
-ones of each class, <out>_grid.png. An image depends on --seed, its class and its number alone. --fid REFERENCE also
-prints their Fréchet Inception distance to REFERENCE; where that fails, the images are there and the exit status is 1.
+ones of each class, <out>_grid.png. The random numbers of an image depend on --seed, its class and its number alone; the
+rounding of sums depends on how many images are drawn together, and at times tips a level. --fid REFERENCE also prints their Fréchet Inception distance to REFERENCE; where that fails, the images are there and the exit status is 1.
 
 With --complete IMAGE... each image keeps its top --keep_rows rows and the rest is drawn, --per_class times for each
 class: <image>_<class>_0001.png, ...; the picture shows the image, the rows kept, and completions.
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from data import read_image
 from model import PixelCNN, load_checkpoint
-from training.cli import SHIPPED, Seed, UserError, parse_settings, pick_device, run_script
+from training.cli import SHIPPED, Seed, UserError, parse_settings, run_script
+from training.device import pick_device
 from training.distributed import from_main, gather, process_group, rank
 from training.fid import FID, SafeFID
 from training.fid_reference import parse_reference
@@ -39,6 +40,7 @@ from training.predictions import join_list
 PerClass = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])
 
 GRID_COLUMNS = 10
+BATCH_SIZES = {"cpu": 64, "cuda": 512}
 
 
 @dataclass
@@ -51,9 +53,9 @@ class GenerateSettings:
         out: the folder to write to, new or empty.
         per_class: images of each class, 1 to a million.
         classes: names of the classes to draw, as in --classes pizza koala; all by default.
-        seed: of the randomness, 0 to 2^32 - 1; the same seed gives the same images.
+        seed: of the randomness, 0 to 2^32 - 1.
         temperature: above 0; 1 draws from the model, less gives likelier and less varied images.
-        batch_size: images drawn together, at least 1; halved when memory runs out.
+        batch_size: images drawn together, at least 1; auto is 64 on a CPU and 512 on a GPU. Halved when memory runs out.
         complete: image files to complete, as in --complete a.png b.jpg.
         keep_rows: with --complete: rows to keep, from 1 to below the height of the network's images; half by default.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
@@ -72,7 +74,7 @@ class GenerateSettings:
     classes: list[str] | None = None
     seed: Seed = 0
     temperature: PositiveFloat = 1.0
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt | Literal["auto"] = "auto"
     complete: list[str] | None = None
     keep_rows: PositiveInt | None = None
     device: str = "auto"
@@ -114,6 +116,7 @@ def generate(settings: GenerateSettings) -> int:
         prepare_folder(folder, stems, settings.overwrite)
     from_main(None)  # the others wait until the folder is there
 
+    batch_size = BATCH_SIZES[device.type] if settings.batch_size == "auto" else settings.batch_size
     tiles: list[tuple[int, int, Tensor]] = []  # of the grid: row, column, image
     row_names, files = [], []
     for start in starts:
@@ -122,7 +125,7 @@ def generate(settings: GenerateSettings) -> int:
         for row in range(first_row, len(row_names)):
             tiles += [(row, column - len(start.shown), image) for column, image in enumerate(start.shown)]
         for label, number, image in draw_images(
-            net, classes, settings.per_class, settings.seed, settings.temperature, settings.batch_size, start.keep
+            net, classes, settings.per_class, settings.seed, settings.temperature, batch_size, start.keep
         ):
             files.append(folder / f"{start.prefix}{stems[label]}_{number + 1:04d}.png")
             write_png(image, files[-1])

@@ -6,7 +6,7 @@ first pixel and is computed for the row at once. Half and quarter resolution ste
 A pixel has its channels before the batch, so that halves and neighbours are views of memory without gaps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,17 @@ class Place:
     like: Tensor  # device and dtype of the state
     row: int = 0
     column: int = 0
+    state: list[Tensor] = field(default_factory=list)  # what steps remember
+
+    def clear(self) -> None:
+        """Forget all earlier steps, in place: new images begin."""
+        if self.state:
+            torch._foreach_zero_(self.state)
+
+    def remembered(self, *shape: int) -> Tensor:
+        """Zeros that `clear` makes zeros again."""
+        self.state.append(self.like.new_zeros(shape))
+        return self.state[-1]
 
     def move(self, row: int, column: int) -> None:
         """Go to a pixel of the image."""
@@ -41,7 +52,7 @@ class Place:
 
     def zeros(self, *shape: int) -> Tensor:
         """[..., B], pixels with their channels before the batch."""
-        return self.like.new_zeros(*shape, self.batch)
+        return self.remembered(*shape, self.batch)
 
     @property
     def few(self) -> bool:
@@ -51,12 +62,12 @@ class Place:
     def zero_sums(self, width: int, channels: int) -> Tensor:
         """[width, channels, B], to which products of pixels are added."""
         if self.few:
-            return self.like.new_zeros(width, self.batch, channels).transpose(1, 2)
+            return self.remembered(width, self.batch, channels).transpose(1, 2)
         return self.zeros(width, channels)
 
     def zero_rows(self, count: int, channels: int, width: int) -> Tensor:
         """[B, C, count, W], stored channels last."""
-        return self.like.new_zeros(self.batch, count, width, channels).permute(0, 3, 1, 2)
+        return self.remembered(self.batch, count, width, channels).permute(0, 3, 1, 2)
 
 
 def folded(conv: nn.Conv2d | nn.ConvTranspose2d, place: Place) -> tuple[Tensor, Tensor]:

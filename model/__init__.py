@@ -12,12 +12,13 @@ from model.checkpoint import (
 from model.initialization import data_dependent_init
 from model.mixture import mixture_log_prob, mixture_sample, pixel_log_prob, to_levels, to_unit
 from model.pixelcnn import SIDES, PixelCNN
-from model.sampler import image_generators, sample
+from model.sampler import Sampler, image_generators, sample
 
 __all__ = [
     "SIDES",
     "CheckpointError",
     "PixelCNN",
+    "Sampler",
     "class_log_likelihoods",
     "data_dependent_init",
     "fold_weight_norm",

@@ -1,6 +1,7 @@
 """Draw images from p(image | class), pixel by pixel in raster order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,27 +12,28 @@ from model.incremental import SteppingTwin
 from model.mixture import mixture_noise, mixture_sample, to_levels, to_unit
 from model.pixelcnn import PixelCNN
 
-__all__ = ["image_generators", "sample"]
+__all__ = ["Sampler", "image_generators", "sample"]
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
+RANDOM_NUMBERS = 2**24  # drawn at a time, for as many rows as they suffice for
+
 
 def image_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
-    """One generator an image, number ``first`` and on: image i is the same whatever batch it is drawn in."""
+    """One generator an image, number ``first`` and on: image i has the same randomness whatever batch it is drawn in."""
     # torch's CPU generator uses 32 bits of its seed; within a seed the images' are distinct
     base = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return [torch.Generator().manual_seed((base + index) % 2**32) for index in range(first, first + count)]
 
 
-def uniform_row(generator: Generators, batch: int, channels: int, width: int, device) -> Tensor:
-    """The randomness of one row of pixels, [B, channels, W] in [0, 1)."""
+def uniform_rows(generator: Generators, rows: int, batch: int, channels: int, width: int) -> Tensor:
+    """The randomness of the next rows of pixels, [rows, B, channels, W] in [0, 1), on the generator's device."""
     if isinstance(generator, Sequence):
-        return torch.stack([torch.rand(channels, width, generator=g) for g in generator]).to(device)
+        return torch.stack([torch.rand(rows, channels, width, generator=g) for g in generator], dim=1)
     where = generator.device if generator is not None else "cpu"
-    return torch.rand(batch, channels, width, generator=generator, device=where).to(device)
+    return torch.rand(rows, batch, channels, width, generator=generator, device=where)
 
 
-@torch.inference_mode()
 def sample(
     net: PixelCNN,
     labels: Tensor,
@@ -44,51 +46,122 @@ def sample(
 ) -> Tensor:
     """Draw one image for each label: labels int64 [B] -> uint8 [B, C, H, W] on the network's device.
 
+    See `Sampler`, which keeps what several batches share.
+    """
+    return Sampler(net, image_size, method)(labels, generator, temperature, keep, progress)
+
+
+class Sampler:
+    """Draws batches of images; what a batch size needs, such as CUDA graphs, is made once.
+
+    In fp32, also under autocast: in 16 bits the sums along the residual streams would cost 12 nats an image, and
+    drawing waits for launches, not for arithmetic. Weights are folded, so make a new one after training steps.
+
     Args:
-        net: the network, in eval mode. Under `torch.autocast` its feature maps are of autocast's type.
+        net: the network, in eval mode.
         image_size: (H, W), both dividing by 4.
-        generator: the randomness: one generator for the batch, or a list with one for each image (see
-            `image_generators`), or None for torch's own.
         method: "incremental" computes each value once, about one forward pass in all; "full" runs the whole
             network for every pixel, H * W passes. Rounding apart both draw the same images.
-        temperature: above 0; 1 draws from the model, less gives likelier images.
-        keep: uint8 [B, C, rows, W], the top rows of the images, which are kept; the rest is drawn.
-        progress: show a bar over the rows.
+        graphs: whether to replay rows as CUDA graphs; None means on CUDA. A batch that is smaller than one before it
+            is then filled up, as that takes less time than new graphs.
 
-    Raises ValueError for a method, image size, generators, temperature or kept rows outside these.
+    Raises ValueError for an image size or a method outside these.
     """
-    if method not in ROW_DRAWERS:
-        raise ValueError(f"method is {method!r}; it must be one of {', '.join(ROW_DRAWERS)}")
-    if min(image_size) < 4 or any(side % 4 for side in image_size):
-        raise ValueError(f"image_size is {tuple(image_size)}; both sides must divide by 4")
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it must be above 0")
-    if isinstance(generator, Sequence) and len(generator) != len(labels):
-        raise ValueError(f"{len(generator)} generators for {len(labels)} images; give one for each")
-    height, width = image_size
-    channels = net.image_channels
-    device = next(net.parameters()).device
-    labels = labels.to(device)
-    images = torch.zeros(len(labels), channels, height, width, dtype=torch.uint8, device=device)
-    if keep is not None:
-        if keep.shape[2] > height or keep.shape[:2] != images.shape[:2] or keep.shape[3] != width:
-            raise ValueError(f"keep is {tuple(keep.shape)}; it must be top rows of images {tuple(images.shape)}")
-        images[:, :, : keep.shape[2]] = keep
-    kept = 0 if keep is None else keep.shape[2]
-    draw_row = ROW_DRAWERS[method](net, labels, images)
-    for i in tqdm(range(height), desc="drawing rows", disable=None if progress else True, leave=False):
-        uniform = uniform_row(generator, len(labels), net.nr_logistic_mix + channels, width, device)
-        gumbel, logistic = mixture_noise(uniform, net.nr_logistic_mix, temperature)
-        draw_row(i, gumbel, logistic, given=i < kept)
-    return images
+
+    def __init__(
+        self,
+        net: PixelCNN,
+        image_size: tuple[int, int],
+        method: str = "incremental",
+        graphs: bool | None = None,
+    ):
+        if method not in ROW_DRAWERS:
+            raise ValueError(f"method is {method!r}; it must be one of {', '.join(ROW_DRAWERS)}")
+        if min(image_size) < 4 or any(side % 4 for side in image_size):
+            raise ValueError(f"image_size is {tuple(image_size)}; both sides must divide by 4")
+        self.net, self.image_size, self.method = net, tuple(image_size), method
+        self.device = next(net.parameters()).device
+        self.graphs = self.device.type == "cuda" if graphs is None else graphs
+        self.images = torch.empty(0)
+        self.rows: IncrementalRows | FullRows | None = None
+
+    def _prepare(self, count: int) -> None:
+        """Make the state for batches of ``count`` images, unless there is one that suits."""
+        if self.rows is None or count > len(self.images) or (count < len(self.images) and not self.graphs):
+            self.rows = None  # first: there may not be the memory for both
+            shape = (count, self.net.image_channels, *self.image_size)
+            self.images = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+            self.rows = ROW_DRAWERS[self.method](self.net, self.images, self.graphs)
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Streams and graphs are the current device's."""
+        with torch.autocast(self.device.type, enabled=False):
+            if self.device.type != "cuda":
+                yield
+                return
+            with torch.cuda.device(self.device):
+                yield
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        labels: Tensor,
+        generator: Generators = None,
+        temperature: float = 1.0,
+        keep: Tensor | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """Draw one image for each label: labels int64 [N] -> uint8 [N, C, H, W] on the network's device.
+
+        Args:
+            generator: the randomness: one generator for the batch, or a list with one for each image (see
+                `image_generators`), or None for torch's own.
+            temperature: above 0; 1 draws from the model, less gives likelier images.
+            keep: uint8 [N, C, rows, W], the top rows of the images, which are kept; the rest is drawn.
+            progress: show a bar over the rows.
+
+        Raises ValueError for generators, a temperature or kept rows outside these.
+        """
+        count, channels, (height, width) = len(labels), self.net.image_channels, self.image_size
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}; it must be above 0")
+        if isinstance(generator, Sequence) and len(generator) != count:
+            raise ValueError(f"{len(generator)} generators for {count} images; give one for each")
+        shape = (count, channels, height, width)
+        if keep is not None and (keep.shape[2] > height or keep[:, :, :0].shape != (*shape[:2], 0, width)):
+            raise ValueError(f"keep is {tuple(keep.shape)}; it must be top rows of images {shape}")
+        kept = 0 if keep is None else keep.shape[2]
+        components = self.net.nr_logistic_mix
+        bar = tqdm(total=height, desc="drawing rows", disable=None if progress else True, leave=False)
+        with self._on_device(), bar:
+            self._prepare(count)
+            batch = len(self.images)
+            filled = torch.arange(batch).clamp(max=count - 1)  # the last image is drawn again to fill the batch
+            if keep is not None:
+                self.images[:, :, :kept] = keep[filled.to(keep.device)].to(self.device)
+            self.rows.begin(labels[filled.to(labels.device)].to(self.device))
+            together = min(height, max(1, RANDOM_NUMBERS // (batch * (components + channels) * width)))  # rows
+            for i in range(height):
+                if i % together == 0:
+                    rows = min(together, height - i)
+                    uniform = uniform_rows(generator, rows, count, components + channels, width)
+                    uniform = uniform[:, filled.to(uniform.device)].to(self.device)
+                    noise = mixture_noise(uniform.flatten(0, 1), components, temperature)
+                    gumbel, logistic = (x.unflatten(0, (rows, batch)) for x in noise)
+                self.rows(i, gumbel[i % together], logistic[i % together], given=i < kept)
+                bar.update()
+            return self.images[:count].clone()
 
 
 class FullRows:
     """Draws a row by running the whole network for every pixel."""
 
-    def __init__(self, net: PixelCNN, labels: Tensor, images: Tensor):
-        self.net, self.labels, self.images = net, labels, images
-        self.x = to_unit(images)
+    def __init__(self, net: PixelCNN, images: Tensor, graphed: bool = False):
+        self.net, self.images = net, images
+
+    def begin(self, labels: Tensor) -> None:
+        self.labels, self.x = labels, to_unit(self.images)
 
     def __call__(self, i: int, gumbel: Tensor, logistic: Tensor, given: bool) -> None:
         if given:
@@ -105,44 +178,50 @@ class FullRows:
 class IncrementalRows:
     """Draws a row by stepping the network's twin; on CUDA as a graph for each of the four kinds of row.
 
-    Which resolutions step depends on the row number modulo 4 alone. The first four rows run as they are, the next
-    four are captured, the others replay them, so that a row costs one launch and not thousands.
+    Which resolutions step depends on the number of the row modulo 4 alone. The first row of each kind runs as it is,
+    the second is captured, all others are replayed, in later batches too: a row then costs one launch, not thousands.
+
+    Args:
+        net: the network.
+        images: uint8 [B, C, H, W], to which rows are written.
+        graphed: whether rows are captured and replayed.
     """
 
-    def __init__(self, net: PixelCNN, labels: Tensor, images: Tensor):
-        device = images.device
-        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
-        self.device = device
-        with torch.autocast(device.type, enabled=False):  # the twin keeps its own types
-            self.twin = SteppingTwin(net, labels, images.shape[3], dtype)
-        self.images = images
+    def __init__(self, net: PixelCNN, images: Tensor, graphed: bool):
+        self.images, self.graphed = images, graphed
+        self.twin = SteppingTwin(net, len(images), images.shape[3])
         self.noise: tuple[Tensor, Tensor] | None = None
         self.by_column: list[tuple[Tensor, Tensor]] = []
+        self.drawn: set[int] = set()  # kinds of rows
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
-    def __call__(self, i: int, gumbel: Tensor, logistic: Tensor, given: bool) -> None:
-        with torch.autocast(self.device.type, enabled=False):
-            if given:
-                row = to_unit(self.images[:, :, i])
-                self.twin.row(lambda params, j: row[:, :, j])
-            else:
-                self.images[:, :, i] = to_levels(self.draw(i, gumbel, logistic).float())
+    def begin(self, labels: Tensor) -> None:
+        self.twin.begin(labels)
 
-    def draw(self, i: int, gumbel: Tensor, logistic: Tensor) -> Tensor:
+    def __call__(self, i: int, gumbel: Tensor, logistic: Tensor, given: bool) -> None:
+        self.twin.start_row(i)
+        if given:
+            row = to_unit(self.images[:, :, i])
+            self.twin.row(lambda params, j: row[:, :, j])
+        else:
+            self.images[:, :, i] = to_levels(self.draw(i % 4, gumbel, logistic))
+
+    def draw(self, kind: int, gumbel: Tensor, logistic: Tensor) -> Tensor:
         if self.noise is None:
-            self.noise = gumbel, logistic
-            self.by_column = list(zip(gumbel.unbind(2), logistic.unbind(2), strict=True))
+            self.noise = gumbel.clone(), logistic.clone()
+            self.by_column = list(zip(*(x.unbind(2) for x in self.noise), strict=True))
         else:
             for kept, new in zip(self.noise, (gumbel, logistic), strict=True):
                 kept.copy_(new)  # a captured row reads the randomness from here
-        if self.device.type != "cuda" or i < 4:
+        if not self.graphed or kind not in self.drawn:
+            self.drawn.add(kind)
             return self.twin.row(self.choose)
-        if i % 4 not in self.graphs:
+        if kind not in self.graphs:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 row = self.twin.row(self.choose)
-            self.graphs[i % 4] = graph, row
-        graph, row = self.graphs[i % 4]
+            self.graphs[kind] = graph, row
+        graph, row = self.graphs[kind]
         graph.replay()
         return row
 

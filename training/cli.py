@@ -1,4 +1,4 @@
-"""What the scripts share: flags through jsonargparse, one-line errors, the choice of a device."""
+"""What the scripts share: flags through jsonargparse, one-line errors."""
 
 import dataclasses
 import math
@@ -24,7 +24,6 @@ __all__ = [
     "bare_flag",
     "out_of_memory",
     "parse_settings",
-    "pick_device",
     "run_script",
 ]
 
@@ -83,24 +82,6 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     return value
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is CUDA where there is one (under torchrun one a process), else the CPU.
-
-    Raises UserError for a kind of device that is neither, or one that is not here.
-    """
-    if name == "auto":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        return torch.device("cuda", local) if local < torch.cuda.device_count() else torch.device("cpu")
-    try:
-        device = torch.device(name)
-        if device.type in ("cpu", "cuda"):
-            torch.empty(1, device=device)
-            return device
-    except (RuntimeError, AssertionError):
-        pass
-    raise UserError(f"--device {name}: there is no such device here; use --device cpu or auto")
 
 
 def one_line(text: str) -> str:

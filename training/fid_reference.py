@@ -8,11 +8,10 @@ from torch import Tensor
 
 from data import DATASETS, DataError, ImageSet, load_split
 from data.cpen455 import split_folder
-from model import PixelCNN, image_generators, sample
+from model import PixelCNN, Sampler, image_generators
 from training.cli import UserError
 from training.fid import FID, SafeFID, image_files, say
 from training.pictures import printable
-from training.precision import autocast, pick_precision
 from training.settings import TrainSettings
 
 __all__ = ["TrainingFID", "parse_reference", "split_reference"]
@@ -49,14 +48,12 @@ class TrainingFID:
         settings, training = self.settings, net.training
         per_class = max(1, settings.fid_samples // net.num_classes)
         labels = torch.arange(net.num_classes).repeat_interleave(per_class)
-        device = next(net.parameters()).device
-        images = []
         net.eval()
-        with autocast(pick_precision(settings.precision, device), device):
-            for start in range(0, len(labels), DRAW_BATCH):
-                batch = labels[start : start + DRAW_BATCH]
-                generators = image_generators(settings.seed, start, len(batch))
-                images.append(sample(net, batch, self.image_size, generators, progress=True).cpu())
+        sampler, images = Sampler(net, self.image_size), []
+        for start in range(0, len(labels), DRAW_BATCH):
+            batch = labels[start : start + DRAW_BATCH]
+            generators = image_generators(settings.seed, start, len(batch))
+            images.append(sampler(batch, generators, progress=True).cpu())
         net.train(training)
         return torch.cat(images)
 

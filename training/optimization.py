@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 from training.settings import TrainSettings
 
-__all__ = ["lr_factor", "make_optimizer", "moving_average"]
+__all__ = ["MovingAverage", "lr_factor", "make_optimizer"]
 
 
 def lr_factor(settings: TrainSettings, total_steps: int) -> Callable[[int], float]:
@@ -33,17 +33,32 @@ def make_optimizer(net: nn.Module, settings: TrainSettings, total_steps: int) ->
     return optimizer, LambdaLR(optimizer, lr_factor(settings, total_steps))
 
 
-def moving_average(net: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of ``net``'s weights; ``update_parameters(net)`` after each step.
+class MovingAverage:
+    """An exponential moving average of a network's weights; call ``update`` after each step.
 
     The decay grows as (1 + n) / (10 + n) with the n-th update up to ``decay``, so that a short run's average is
-    not mostly its random start.
+    not mostly its random start. `torch.optim.swa_utils.AveragedModel` computes the same, but copies its counter to
+    the GPU and waits for it at each update, and walks through all modules.
+
+    Args:
+        net: the network; its parameters must stay the same tensors.
+        decay: 0 to below 1.
+
+    Attributes:
+        net: the network with averaged weights, in eval mode.
+        updates: how many there were.
     """
 
-    @torch.no_grad()
-    def average(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
-        n = int(averaged.n_averaged)  # on the CPU; to read ``count`` the host would wait for the GPU
-        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + n) / (10 + n)))
+    def __init__(self, net: nn.Module, decay: float):
+        self.net = deepcopy(net).requires_grad_(False).eval()
+        self.decay = decay
+        self.updates = 0
+        self._averages, self._currents = list(self.net.parameters()), list(net.parameters())
 
-    averaged = AveragedModel(net, multi_avg_fn=average)
-    return averaged
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the network's weights as they are now."""
+        n = self.updates
+        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        torch._foreach_lerp_(self._averages, self._currents, 1 - decay)
+        self.updates += 1

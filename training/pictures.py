@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
-from model import PixelCNN, image_generators, sample
+from model import PixelCNN, Sampler, image_generators
 from training.cli import UserError, out_of_memory
 from training.distributed import rank, world_size
 from training.scoring import forget_failed_batch
@@ -119,24 +119,24 @@ def draw_images(
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Draw ``per_class`` images (at most MAX_PER_CLASS) of each class: (class, number from 0, uint8 [C, H, W]) in turn.
 
-    The randomness of an image depends on ``seed``, its class and its number within the class alone: not on the
-    other classes, ``per_class`` or ``batch_size``, which is halved when memory runs out. ``keep`` uint8 [C, rows, W]
-    are top rows that every image has; the rest is drawn. Several processes share the images; each yields its own.
-    Raises UserError where not one image fits in memory.
+    The random numbers of an image depend on ``seed``, its class and its number within the class alone: not on the
+    other classes, ``per_class`` or ``batch_size``. The number of images drawn together changes the rounding of sums,
+    and where that tips a level, the rest of an image. ``batch_size`` is halved when memory runs out. ``keep`` uint8
+    [C, rows, W] are top rows that every image has; the rest is drawn. Several processes share the images; each yields
+    its own. Raises UserError where not one image fits in memory.
     """
     wanted = [(label, number) for label in classes for number in range(per_class)][rank() :: world_size()]
+    sampler = Sampler(net, net.image_size)
     with tqdm(total=len(wanted), desc="drawing", unit="image", disable=None if rank() == 0 else True) as bar:
         while wanted:
             batch = wanted[:batch_size]
             generators = [image_generators(seed, label * MAX_PER_CLASS + number, 1)[0] for label, number in batch]
             try:
-                images = sample(
-                    net,
+                images = sampler(
                     torch.tensor([label for label, _ in batch]),
-                    net.image_size,
                     generators,
-                    temperature=temperature,
-                    keep=None if keep is None else keep.expand(len(batch), -1, -1, -1),
+                    temperature,
+                    None if keep is None else keep.expand(len(batch), -1, -1, -1),
                     progress=not bar.disable,
                 ).cpu()
             except RuntimeError as error:
@@ -145,6 +145,7 @@ def draw_images(
                 if len(batch) == 1:
                     raise UserError("not one image fits in memory; free some, or use --device cpu") from None
                 batch_size = len(batch) // 2
+                sampler = Sampler(net, net.image_size)
                 forget_failed_batch(error)
                 continue
             for (label, number), image in zip(batch, images, strict=True):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from data import DATASETS, load_split
 from model import load_checkpoint
-from training.cli import SHIPPED, UserError, parse_settings, pick_device, run_script
+from training.cli import SHIPPED, UserError, parse_settings, run_script
+from training.device import pick_device
 from training.pictures import draw_images, printable
 
 __all__ = ["pixel_distance"]

@@ -17,8 +17,7 @@ class Progress:
     """Where a run is.
 
     Args:
-        sums: of the epoch so far, float [5] on the device: skipped steps, skipped steps in a row up to now, the most
-            in a row, and over the other steps bits/dim and cross-entropy (nats).
+        sums: of the epoch so far, float [5] on the device; see `training.step.TrainingStep`, which adds to them.
         epoch: under way, from 1.
         images: of it that were trained on.
         steps: of it that were done, with the skipped ones; how many images a step has depends on the processes.
@@ -35,7 +34,7 @@ class Progress:
 
     def next_epoch(self) -> "Progress":
         """The start of the epoch after this one."""
-        return Progress(torch.zeros_like(self.sums), self.epoch + 1, step=self.step)
+        return Progress(self.sums.zero_(), self.epoch + 1, step=self.step)
 
 
 def mixed_seed(*numbers: int) -> int:

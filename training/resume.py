@@ -12,7 +12,18 @@ __all__ = ["find_run"]
 
 # what may change when a run goes on: places, devices, how long, and what is looked at
 FREE = {
-    *("resume", "max_epochs", "data_dir", "save_dir", "run_dir", "sample_dir", "device", "compile", "deterministic"),
+    *(
+        "resume",
+        "max_epochs",
+        "data_dir",
+        "save_dir",
+        "run_dir",
+        "sample_dir",
+        "device",
+        "compile",
+        "cuda_graph",
+        "deterministic",
+    ),
     *("eval_interval", "save_interval", "save_minutes", "sampling_interval", "sample_batch_size"),
     *("fid_samples", "fid_dims", "fid_weights", "log_model", "en_wandb"),
     *("wandb_project", "wandb_entity", "wandb_name", "wandb_group", "wandb_tags"),

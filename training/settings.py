@@ -58,6 +58,8 @@ class TrainSettings:
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
         compile: whether to compile the training step with torch.compile; none means on CUDA only. The first steps
             then take a minute or so.
+        cuda_graph: whether to run the training step as one CUDA graph, which is launched at once; for one process on a
+            CUDA GPU. Its numbers are those of the step without, up to rounding.
         seed: of the weights, the order of the images, dropout and the samples, 0 to 2^32 - 1.
         deterministic: the same numbers at every repetition on CUDA too, with slower kernels there (how much slower has
             not been measured); a CPU's are the same anyway, and it costs nothing there.
@@ -111,6 +113,7 @@ class TrainSettings:
     augment: Literal["none", "flip", "flip+shift"] = "none"
     precision: Precision = "auto"
     compile: bool | None = None
+    cuda_graph: bool = False
     seed: Seed = 1
     deterministic: bool = False
     device: str = "auto"

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from data import load_split
 from model import load_checkpoint, posterior, save_checkpoint
 from training.calibration import expected_calibration_error, fit_temperature, scores
-from training.cli import UserError, parse_settings, pick_device, run_script
+from training.cli import UserError, parse_settings, run_script
+from training.device import pick_device
 from training.evaluation import evaluate
 from training.pictures import printable
 

@@ -5,14 +5,11 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
 from data import DATASETS, ImageSet, load_split
@@ -21,24 +18,23 @@ from model import (
     data_dependent_init,
     image_generators,
     load_any_checkpoint,
-    log_likelihood,
     read_checkpoint,
     sample,
 )
 from model import save_checkpoint as write_checkpoint
 from training.augmentation import augment, draw_shifts
-from training.cli import UserError, out_of_memory, pick_device
-from training.distributed import any_of, main_first, mean_of, rank, world_size
-from training.evaluation import Evaluation, bits_per_dim, evaluate
+from training.cli import UserError
+from training.device import cudnn_benchmark, pick_device
+from training.distributed import any_of, main_first, rank, world_size
+from training.evaluation import Evaluation, evaluate
 from training.fid_reference import TrainingFID
 from training.interruption import Interrupted, Interruption
-from training.objective import candidate_classes, hybrid_loss
-from training.optimization import make_optimizer, moving_average
 from training.pictures import confusion_picture, labelled_grid, printable
-from training.precision import autocast, pick_precision
+from training.precision import pick_precision
 from training.progress import Progress, Readout, means, mixed_seed, summary
 from training.run_folder import RunFolder, refuse_place, reported
 from training.settings import TrainSettings
+from training.step import TrainingStep
 from training.tracking import Tracker
 
 __all__ = ["Trainer", "build_network"]
@@ -99,6 +95,9 @@ class Trainer:
         if settings.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums in one order only so
         torch.use_deterministic_algorithms(settings.deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # all of it is written before it is read
+        if settings.cuda_graph and (self.device.type != "cuda" or world_size() > 1):
+            raise UserError("--cuda_graph true needs a CUDA GPU and a single process; leave it out")
         started = resumed is not None and (resumed / "last.pt").exists()
         fresh = dataclasses.replace(settings, load_params=None) if started else settings
         channels = DATASETS[settings.dataset].channels
@@ -107,12 +106,9 @@ class Trainer:
         if resumed is None and rank() == 0:
             refuse_place(settings)
         self.train_split = self._load("train")
-        self.negatives = settings.negatives or self.train_split.num_classes - 1
-        if self.negatives >= self.train_split.num_classes:
-            raise UserError(
-                f"--negatives {settings.negatives}: an image has only {self.train_split.num_classes - 1} wrong classes "
-                "here"
-            )
+        wrong = self.train_split.num_classes - 1
+        if (settings.negatives or 0) > wrong:
+            raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")
         self.validation = self._load("validation")
         for split, name in ((self.train_split, "training"), (self.validation, "validation")):
             if (split.labels < 0).any():
@@ -129,22 +125,10 @@ class Trainer:
             order, *_ = self.epoch_order(0)
             first = order[: max(64, self.batch_size)]
             data_dependent_init(self.net, self.images[first], self.labels[first])
-        self.ema = moving_average(self.net, settings.ema) if settings.ema else None
-        total_steps = self.steps_per_epoch * settings.max_epochs
-        self.optimizer, self.scheduler = make_optimizer(self.net, settings, total_steps)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.progress = Progress(torch.zeros(5, device=self.device))
+        self.step = TrainingStep(self.net, settings, self.precision, self.steps_per_epoch * settings.max_epochs)
+        self.progress = Progress(self.step.sums)
         self.best: tuple[float, float] | None = None  # (accuracy, -bpd)
         metrics = self.restore(resumed / "last.pt") if started else []
-        parallel = self.net
-        if world_size() > 1:
-            parallel = DistributedDataParallel(self.net, [self.device.index] if self.device.index is not None else None)
-        self.log_likelihood = partial(log_likelihood, parallel)
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = not settings.deterministic  # all batches have one shape
-        if settings.compile or (settings.compile is None and self.device.type == "cuda"):
-            torch._dynamo.config.suppress_errors = True  # what cannot be compiled here runs as it is
-            self.log_likelihood = torch.compile(self.log_likelihood)
         self.folder = RunFolder(settings, resumed, metrics)
         self.tracker = Tracker()  # pcnn_train.py puts a W&B one here
         self.interruption = Interruption()
@@ -157,7 +141,7 @@ class Trainer:
     @property
     def averaged(self) -> PixelCNN:
         """The network that is evaluated, sampled from and shipped."""
-        return self.net if self.ema is None else self.ema.module
+        return self.step.averaged
 
     def run(self) -> Path:
         """Train all epochs; returns the run's folder.
@@ -240,7 +224,8 @@ class Trainer:
             leave=False,
             disable=None if rank() == 0 else True,
         )
-        with bar:
+        fixed_shapes = self.device.type == "cuda" and not settings.deterministic
+        with bar, cudnn_benchmark(fixed_shapes):
             for images, labels in self.batches():
                 self.stop_or_save()
                 self.train_step(images, labels)
@@ -260,7 +245,7 @@ class Trainer:
             "epoch": progress.epoch,
             "step": progress.step,
             "train_bpd": bpd,
-            "lr": self.scheduler.get_last_lr()[0],
+            "lr": self.step.scheduler.get_last_lr()[0],
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(progress.images / progress.seconds, 1),
         }
@@ -270,53 +255,11 @@ class Trainer:
             report["skipped_steps"] = int(sums[0])
         return report
 
-    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What is minimised, and its parts, [2]: bits/dim and the cross-entropy of the posterior (nats)."""
-        settings, shape = self.settings, tuple(images.shape[1:])
-        with autocast(self.precision, self.device):
-            if not settings.discriminative_weight:
-                bpd = bits_per_dim(-self.log_likelihood(images, labels).mean(), shape)
-                return bpd, torch.stack((bpd.detach(), torch.zeros_like(bpd)))
-            classes = candidate_classes(labels, self.net.num_classes, self.negatives)
-            log_p = self.log_likelihood(images.repeat_interleave(classes.shape[1], dim=0), classes.flatten())
-        loss, *parts = hybrid_loss(
-            log_p.view_as(classes), shape, settings.discriminative_weight, settings.posterior_temperature
-        )
-        return loss, torch.stack(parts).detach()
-
     def train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of Adam on the loss of a batch; returns its mean bits/dim. No effect where that is no number."""
-        torch.manual_seed(mixed_seed(self.settings.seed, self.progress.step, 1 + rank()))
-        parameters = list(self.net.parameters())
-        try:
-            loss, parts = self.loss(images, labels)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            raise UserError(
-                f"a batch of {len(images)} does not fit in the memory of {self.device}: "
-                "lower --batch_size (or --nr_filters, --nr_resnet, --negatives)"
-            ) from None
-        self.scaler.unscale_(self.optimizer)
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self.settings.grad_clip:
-            clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
-        parts = mean_of(parts)
-        bad = ~torch.isfinite(norm)
-        self.optimizer.found_inf = bad.float()  # fused Adam leaves weights and moments alone where it is 1
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.net)
-        skipped, row, longest = self.progress.sums[:3]
-        row = torch.where(bad, row + 1, 0)
-        counts = torch.stack((skipped + bad, row, torch.maximum(longest, row)))
-        self.progress.sums = torch.cat((counts, self.progress.sums[3:] + torch.where(bad, 0, parts)))
+        """One step on a batch; returns its mean bits/dim."""
+        bpd, _ = self.step(images, labels, mixed_seed(self.settings.seed, self.progress.step, 1 + rank()))
         self.progress.step += 1
-        return parts[0]
+        return bpd
 
     def check_numbers(self, sums: Sequence[float]) -> None:
         """Raise UserError if too many steps in a row were no numbers."""
@@ -366,7 +309,7 @@ class Trainer:
             write_checkpoint(  # raises CheckpointError
                 self.folder.path / name,
                 self.net,
-                ema=None if self.ema is None else self.averaged,
+                ema=None if self.step.ema is None else self.averaged,
                 image_size=self.image_size,
                 class_names=self.train_split.class_names,
                 dataset=self.settings.dataset,
@@ -384,11 +327,8 @@ class Trainer:
         return self.save(
             "last.pt",
             self.progress.epoch,
-            optimizer=self.optimizer.state_dict(),
-            scheduler=self.scheduler.state_dict(),
-            scaler=self.scaler.state_dict(),
+            **self.step.state(),
             progress=dataclasses.asdict(self.progress),
-            ema_updates=0 if self.ema is None else int(self.ema.n_averaged),
             best=None if self.best is None else list(self.best),
             metrics=self.folder.metrics,
         )
@@ -397,16 +337,10 @@ class Trainer:
         """Go back to the state in a last.pt; returns the reports up to there. Raises CheckpointError, UserError."""
         checkpoint = read_checkpoint(path)
         try:
-            self.net.load_state_dict(checkpoint["weights"])
-            if self.ema is not None:
-                self.ema.module.load_state_dict(checkpoint["ema"])
-                self.ema.n_averaged.fill_(checkpoint["ema_updates"])
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-            self.scheduler.load_state_dict(checkpoint["scheduler"])
-            if self.scaler.is_enabled():
-                self.scaler.load_state_dict(checkpoint["scaler"])
-            self.progress = Progress(**checkpoint["progress"])
-            self.progress.sums = self.progress.sums.to(self.device)
+            self.step.restore(checkpoint)
+            progress = dict(checkpoint["progress"])
+            self.step.sums.copy_(progress.pop("sums"))
+            self.progress = Progress(self.step.sums, **progress)
             self.best = None if checkpoint["best"] is None else tuple(checkpoint["best"])
             return checkpoint["metrics"]
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
@@ -418,10 +352,8 @@ class Trainer:
         classes = self.train_split.num_classes
         per_class = max(1, self.settings.sample_batch_size // classes)
         labels = torch.arange(classes).repeat_interleave(per_class)
-        net = self.averaged.eval()
-        with autocast(self.precision, self.device):
-            generators = image_generators(self.settings.seed, 0, len(labels))
-            images = sample(net, labels, self.image_size, generators, progress=True)
+        generators = image_generators(self.settings.seed, 0, len(labels))
+        images = sample(self.averaged.eval(), labels, self.image_size, generators, progress=True)
         path = self.folder.samples / f"epoch_{epoch:04d}.png"
         labelled_grid(images.cpu(), labels, self.train_split.class_names, path)
         self.tracker.image("samples", path, epoch)

@@ -1,0 +1,187 @@
+"""One training step, without I/O: images and labels in, bits/dim out."""
+
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from tqdm import tqdm
+
+from model import PixelCNN, log_likelihood
+from training.cli import UserError, out_of_memory
+from training.cuda_graph import GraphedFunction
+from training.distributed import mean_of, rank, world_size
+from training.evaluation import bits_per_dim
+from training.objective import candidate_classes, hybrid_loss
+from training.optimization import MovingAverage, make_optimizer
+from training.precision import autocast
+from training.settings import TrainSettings
+
+__all__ = ["TrainingStep"]
+
+
+class TrainingStep:
+    """A network with all that a step changes: optimiser, learning rate, loss scale, moving average, sums.
+
+    Args:
+        net: on its device, in train mode when it is stepped. Under torchrun each process has the same.
+        settings: of the run.
+        precision: fp32, bf16 or fp16, of the network.
+        total_steps: of the run, which its schedule needs.
+
+    Attributes:
+        sums: of the steps since it was last zeroed, float [5] on the device: skipped steps, skipped steps in a row up
+            to now, the most in a row, and over the other steps bits/dim and cross-entropy (nats). Changed in place.
+    """
+
+    def __init__(self, net: PixelCNN, settings: TrainSettings, precision: str, total_steps: int):
+        self.net, self.settings, self.precision = net, settings, precision
+        self.device = next(net.parameters()).device
+        self.negatives = settings.negatives or net.num_classes - 1
+        self.parameters = list(net.parameters())
+        self.optimizer, self.scheduler = make_optimizer(net, settings, total_steps)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.ema = MovingAverage(net, settings.ema) if settings.ema else None
+        self.sums = torch.zeros(5, device=self.device)
+        self.seed = 0
+        parallel = net
+        if world_size() > 1:
+            parallel = DistributedDataParallel(net, [self.device.index] if self.device.type == "cuda" else None)
+        self.log_likelihood = partial(log_likelihood, parallel)
+        self.uncompiled = None
+        if settings.compile or (settings.compile is None and self.device.type == "cuda"):
+            self.uncompiled, self.log_likelihood = self.log_likelihood, compiled(self.log_likelihood, self.device)
+        self.update = GraphedFunction(self._update) if settings.cuda_graph else self._update
+        self.lr = torch.tensor(settings.lr, device=self.device) if settings.cuda_graph else None
+
+    @property
+    def averaged(self) -> PixelCNN:
+        """The network that is evaluated, sampled from and saved as the best."""
+        return self.net if self.ema is None else self.ema.net
+
+    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Step on uint8 [B, C, H, W] and int64 [B]; returns mean bits/dim and cross-entropy (nats), [2], which the
+        next call may overwrite.
+
+        A step with a non-finite gradient changes no weight and no moment of the optimiser; it is counted in ``sums``.
+        ``seed`` is that of dropout and of the wrong classes. Raises UserError where the batch does not fit in memory.
+        """
+        self.seed = seed
+        torch.manual_seed(seed)
+        if self.lr is not None:
+            self.lr.fill_(self.optimizer.param_groups[0]["lr"])  # a graph reads it from there
+        parts = self.update(images, labels)
+        self.scheduler.step()
+        if self.ema is not None:
+            self.ema.update()
+        return parts
+
+    def _update(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What a CUDA graph can hold of a step: no number goes back to the host."""
+        parts = self._gradients(images, labels)
+        self.scaler.unscale_(self.optimizer)
+        norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.settings.grad_clip:
+            clip_grads_with_norm_(self.parameters, self.settings.grad_clip, norm)
+        parts = mean_of(parts)
+        bad = ~torch.isfinite(norm)
+        self.optimizer.found_inf = bad.float()  # fused Adam leaves weights and moments alone where it is 1
+        with self._lr_on_device():
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        skipped, row, longest = self.sums[:3]
+        row = (row + 1) * bad
+        counts = torch.stack((skipped + bad, row, torch.maximum(longest, row)))
+        # masked_fill, as torch.where copies a number to the GPU and waits for it
+        self.sums.copy_(torch.cat((counts, self.sums[3:] + parts.masked_fill(bad, 0))))
+        return parts
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Forward and backward; returns the parts of the loss. Falls back to eager code where compiling fails."""
+        try:
+            return self._backward(images, labels)
+        except Exception as error:
+            if out_of_memory(error):
+                raise UserError(
+                    f"a batch of {len(images)} does not fit in the memory of {self.device}: "
+                    "lower --batch_size (or --nr_filters, --nr_resnet, --negatives)"
+                ) from None
+            if self.uncompiled is None:
+                raise
+            if rank() == 0:
+                reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+                tqdm.write(f"warning: torch.compile failed ({reason}); training goes on uncompiled", file=sys.stderr)
+            self.log_likelihood, self.uncompiled = self.uncompiled, None
+        torch.manual_seed(self.seed)  # the same dropout as if nothing had been tried
+        return self._backward(images, labels)
+
+    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss, parts = self.loss(images, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        return parts
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What is minimised, and its parts, [2]: bits/dim and the cross-entropy of the posterior (nats)."""
+        settings, shape = self.settings, tuple(images.shape[1:])
+        with autocast(self.precision, self.device):
+            if not settings.discriminative_weight:
+                bpd = bits_per_dim(-self.log_likelihood(images, labels).mean(), shape)
+                return bpd, torch.stack((bpd.detach(), torch.zeros_like(bpd)))
+            classes = candidate_classes(labels, self.net.num_classes, self.negatives)
+            log_p = self.log_likelihood(images.repeat_interleave(classes.shape[1], dim=0), classes.flatten())
+        loss, *parts = hybrid_loss(
+            log_p.view_as(classes), shape, settings.discriminative_weight, settings.posterior_temperature
+        )
+        return loss, torch.stack(parts).detach()
+
+    @contextmanager
+    def _lr_on_device(self) -> Iterator[None]:
+        """The learning rate of a graph is a tensor; elsewhere, in checkpoints too, it is a number."""
+        (group,) = self.optimizer.param_groups
+        before = {"lr": group["lr"], "capturable": group["capturable"]}
+        if self.lr is not None:
+            group |= {
+                "lr": self.lr,
+                "capturable": self.device.type == "cuda" and torch.cuda.is_current_stream_capturing(),
+            }
+        try:
+            yield
+        finally:
+            group |= before
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, beside the weights and their moving average."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema_updates": 0 if self.ema is None else self.ema.updates,
+        }
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Go back to the state in a checkpoint, weights included.
+
+        Raises KeyError, RuntimeError, TypeError, ValueError or AttributeError for one of other contents.
+        """
+        self.net.load_state_dict(checkpoint["weights"])
+        if self.ema is not None:
+            self.ema.net.load_state_dict(checkpoint["ema"])
+            self.ema.updates = int(checkpoint["ema_updates"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scheduler.load_state_dict(checkpoint["scheduler"])
+        if self.scaler.is_enabled() and checkpoint["scaler"]:  # empty where the run was not in fp16 before
+            self.scaler.load_state_dict(checkpoint["scaler"])
+
+
+def compiled(function: Any, device: torch.device) -> Any:
+    """``function`` through torch.compile, in channels last on a GPU: its own rule leaves that off for this network."""
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # fp32 is meant
+    return torch.compile(function, options={"force_layout_optimization": True} if device.type == "cuda" else None)
