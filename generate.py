@@ -2,7 +2,8 @@
 
 Writes PNG files <class>_0001.png, ... into the folder --out, ready for FID, and beside it a picture of the first
 ones of each class, <out>_grid.png. The random numbers of an image depend on --seed, its class and its number alone; the
-rounding of sums depends on how many images are drawn together, and at times tips a level. --fid REFERENCE also prints their Fréchet Inception distance to REFERENCE; where that fails, the images are there and the exit status is 1.
+rounding of sums depends on how many images are drawn together, and at times tips a level. --fid REFERENCE also prints
+their Fréchet Inception distance to REFERENCE; where that fails, the images are there and the exit status is 1.
 
 With --complete IMAGE... each image keeps its top --keep_rows rows and the rest is drawn, --per_class times for each
 class: <image>_<class>_0001.png, ...; the picture shows the image, the rows kept, and completions.
@@ -55,7 +56,7 @@ class GenerateSettings:
         classes: names of the classes to draw, as in --classes pizza koala; all by default.
         seed: of the randomness, 0 to 2^32 - 1.
         temperature: above 0; 1 draws from the model, less gives likelier and less varied images.
-        batch_size: images drawn together, at least 1; auto is 64 on a CPU and 512 on a GPU. Halved when memory runs out.
+        batch_size: images drawn together, at least 1; auto is 64 on a CPU, 512 on a GPU. Halved when memory runs out.
         complete: image files to complete, as in --complete a.png b.jpg.
         keep_rows: with --complete: rows to keep, from 1 to below the height of the network's images; half by default.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...

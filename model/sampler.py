@@ -20,7 +20,7 @@ RANDOM_NUMBERS = 2**24  # drawn at a time, for as many rows as they suffice for
 
 
 def image_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
-    """One generator an image, number ``first`` and on: image i has the same randomness whatever batch it is drawn in."""
+    """One generator an image, number ``first`` and on: the random numbers of image i do not depend on its batch."""
     # torch's CPU generator uses 32 bits of its seed; within a seed the images' are distinct
     base = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return [torch.Generator().manual_seed((base + index) % 2**32) for index in range(first, first + count)]

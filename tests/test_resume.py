@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import pcnn_train
+import training.step
 import training.trainer
 from model import CheckpointError, load_checkpoint
 from training.cli import run_script
@@ -323,13 +324,13 @@ def poison(monkeypatch, steps: set[int], value: float) -> None:
     step = Trainer.train_step
 
     def poisoned(self, *batch):
-        log_likelihood = self.log_likelihood
+        log_likelihood = self.step.log_likelihood
         if self.progress.step in steps:
-            self.log_likelihood = lambda *arguments: log_likelihood(*arguments) * value
+            self.step.log_likelihood = lambda *arguments: log_likelihood(*arguments) * value
         try:
             return step(self, *batch)
         finally:
-            self.log_likelihood = log_likelihood
+            self.step.log_likelihood = log_likelihood
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
 
@@ -351,11 +352,11 @@ def test_a_skipped_step_leaves_weights_and_moments_alone(tmp_path, monkeypatch):
     trainer.net.train()
     trainer.train_step(*batch)
     before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
-    moments = [state["exp_avg"].clone() for state in trainer.optimizer.state.values()]
+    moments = [state["exp_avg"].clone() for state in trainer.step.optimizer.state.values()]
     poison(monkeypatch, {1}, float("nan"))
     trainer.train_step(*batch)
     assert_same_tree(dict(trainer.net.state_dict()), before)
-    assert_same_tree([state["exp_avg"] for state in trainer.optimizer.state.values()], moments)
+    assert_same_tree([state["exp_avg"] for state in trainer.step.optimizer.state.values()], moments)
     assert trainer.progress.sums[0] == 1
 
 
@@ -377,7 +378,7 @@ def test_gradients_are_clipped(tmp_path):
         )
         trainer.net.train()
         trainer.train_step(*next(trainer.batches()))
-        squares = sum(state["exp_avg"].square().sum() for state in trainer.optimizer.state.values())
+        squares = sum(state["exp_avg"].square().sum() for state in trainer.step.optimizer.state.values())
         moments[clip] = squares.sqrt() / 0.05  # the first moment is (1 - 0.95) x gradient
     assert moments[1e-3] == pytest.approx(1e-3, rel=1e-3) and moments[0.0] > 1e-2
 
@@ -386,7 +387,7 @@ def test_too_large_a_batch_names_the_flag_to_lower(tmp_path, monkeypatch, capsys
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(training.trainer, "log_likelihood", no_memory)
+    monkeypatch.setattr(training.step, "log_likelihood", no_memory)
     with pytest.raises(SystemExit) as stop:
         run_script(lambda: pcnn_train.main([*SHORT, "--run_dir", str(tmp_path / "run")]))
     assert stop.value.code == 2 and "--batch_size" in capsys.readouterr().err

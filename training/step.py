@@ -59,7 +59,7 @@ class TrainingStep:
         if settings.compile or (settings.compile is None and self.device.type == "cuda"):
             self.uncompiled, self.log_likelihood = self.log_likelihood, compiled(self.log_likelihood, self.device)
         self.update = GraphedFunction(self._update) if settings.cuda_graph else self._update
-        self.lr = torch.tensor(settings.lr, device=self.device) if settings.cuda_graph else None
+        self.lr = torch.full((), settings.lr, device=self.device) if settings.cuda_graph else None
 
     @property
     def averaged(self) -> PixelCNN:
@@ -99,7 +99,6 @@ class TrainingStep:
         skipped, row, longest = self.sums[:3]
         row = (row + 1) * bad
         counts = torch.stack((skipped + bad, row, torch.maximum(longest, row)))
-        # masked_fill, as torch.where copies a number to the GPU and waits for it
         self.sums.copy_(torch.cat((counts, self.sums[3:] + parts.masked_fill(bad, 0))))
         return parts
 

@@ -69,7 +69,7 @@ def test_the_trainer_s_loss_is_that_of_separate_calls(tmp_path):
     ours = trainer(tmp_path, "run", discriminative_weight=0.5, posterior_temperature=3.0)
     images, labels = next(ours.batches())
     ours.net.eval()
-    loss, parts = ours.loss(images, labels)
+    loss, parts = ours.step.loss(images, labels)
     scores = torch.stack([log_likelihood(ours.net, images, torch.full_like(labels, y)) for y in range(10)], 1)
     true = scores.gather(1, labels[:, None]).mean()
     cross_entropy = torch.nn.functional.cross_entropy(scores / 3.0, labels)
@@ -85,7 +85,7 @@ def test_weight_0_is_exactly_the_plain_loss(tmp_path):
     ours.net.train()
     images, labels = next(ours.batches())
     torch.manual_seed(3)
-    loss, _ = ours.loss(images, labels)
+    loss, _ = ours.step.loss(images, labels)
     loss.backward()
     gradients = [p.grad.clone() for p in ours.net.parameters()]
     ours.net.zero_grad()

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.optimization import lr_factor, make_optimizer, moving_average
+from training.optimization import MovingAverage, lr_factor, make_optimizer
 from training.settings import TrainSettings
 
 
@@ -41,11 +42,26 @@ def test_moving_average_by_hand():
     """Its decay is (1 + n) / (10 + n) until that exceeds the one asked for."""
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 0.0)
-    ema = moving_average(net, 0.5)
+    ema = MovingAverage(net, 0.5)
     expected = 0.0
     for n, value in enumerate([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]):
         nn.init.constant_(net.weight, value)
-        ema.update_parameters(net)
+        ema.update()
         decay = min(0.5, (1 + n) / (10 + n))
         expected = value if n == 0 else decay * expected + (1 - decay) * value
-        assert ema.module.weight.item() == pytest.approx(expected)
+        assert ema.net.weight.item() == pytest.approx(expected)
+
+
+def test_moving_average_is_the_library_s():
+    """Of `torch.optim.swa_utils`, for a decay that does not grow."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    ours, theirs = MovingAverage(net, 0.05), AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.05))
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter += torch.randn_like(parameter)
+        ours.update()
+        theirs.update_parameters(net)
+    for average, expected in zip(ours.net.parameters(), theirs.module.parameters(), strict=True):
+        torch.testing.assert_close(average, expected)
+    assert ours.updates == 5 and not ours.net.training and not next(ours.net.parameters()).requires_grad
