@@ -1,5 +1,6 @@
-# Two commands for a newcomer: `make demo` and `make test`. `make bench` measures speed, `make headline` trains the
-# published configuration and ours on a CUDA GPU, `make fid` measures FID. All set up .venv first, once.
+# Two commands for a newcomer: `make demo` and `make test`. `make bench` measures speed, `make gpu` checks and measures
+# everything on a CUDA GPU, `make headline` trains the published configuration and ours there, `make fid` measures FID.
+# All set up .venv first, once.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -8,7 +9,7 @@ DEMO := demo
 HEADLINE := headline
 DATA := $(if $(DATA_DIR),--data_dir "$(DATA_DIR)")
 
-.PHONY: demo test bench headline fid lint clean
+.PHONY: demo test bench gpu headline fid lint clean
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
@@ -45,6 +46,10 @@ bench: $(VENV)/.installed
 	$(RUN) -m benchmarks.sampler
 	$(RUN) -m benchmarks.classifier
 	$(RUN) -m benchmarks.train_step
+
+# DEVICE=cpu rehearses it without a GPU; DATA_DIR=... names the images of cpen455. The logs go to runs/gpu-DATE.
+gpu: $(VENV)/.installed
+	PYTHON=$(RUN) DEVICE="$(or $(DEVICE),cuda)" $(if $(DATA_DIR),DATA_DIR="$(DATA_DIR)") benchmarks/gpu.sh
 
 # Both can be cut off and started again. DATA_DIR=... names the images where they are not in datasets/cpen455.
 headline: $(VENV)/.installed

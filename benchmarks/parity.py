@@ -25,6 +25,7 @@ from training.scoring import Scorer
 
 NATS = 0.05  # apart in fp32, of about 8,000
 SAME_LABELS = 0.995
+SAME_LABELS_16 = 0.97  # in 16 bits without a second look: bf16 took 7 of 519 for another class on a CPU
 SAME_VALUES = 0.99
 GRADIENT = 1e-4
 DRAWN = 64  # images, where there is no data set
@@ -90,7 +91,8 @@ def likelihoods(device: torch.device, checkpoint: str, images: Tensor) -> Iterat
         else:
             name += f" ({scorer.precision})" if precision == "auto" else ""
             yield Check(name, f"mean difference {apart.mean().item():.3f} nat")
-        yield share(f"labels in {precision}", scores.argmax(1) == truth.argmax(1), SAME_LABELS)
+        least = SAME_LABELS_16 if precision in ("bf16", "fp16") else SAME_LABELS
+        yield share(f"labels in {precision}", scores.argmax(1) == truth.argmax(1), least)
 
 
 def samples(device: torch.device, size: int) -> Iterator[Check]:
@@ -115,18 +117,14 @@ def graphs(device: torch.device, checkpoint: str, images: Tensor) -> Iterator[Ch
         labels = torch.arange(batch) % net.num_classes
         for kept in (0, 6):
             keep = images[torch.arange(batch) % len(images), :, :kept].to(device) if kept else None
-            drawn = []
-            for graphed in (False, True):
-                sampler = Sampler(net, batch, tuple(images.shape[2:]))
-                sampler.rows.graphed = graphed
-                # of the second batch every row is replayed
-                both = [
-                    sampler(labels, image_generators(seed, 0, batch), temperature=1.0, keep=keep).clone()
-                    for seed in (0, 1)
-                ]
-                drawn.append(torch.stack(both))
-            for number, equal in enumerate(drawn[0] == drawn[1], start=1):
-                yield share(f"graphs, batch {batch}, {kept} rows kept, draw {number}", equal, 1.0)
+            plain, graphed = (Sampler(net, tuple(images.shape[2:]), graphs=graphs) for graphs in (False, True))
+            for number in (1, 2):  # of the second batch every row is replayed
+                one, other = (
+                    sampler(labels, image_generators(number, 0, batch), keep=keep) for sampler in (plain, graphed)
+                )
+                yield share(f"graphs, batch {batch}, {kept} rows kept, draw {number}", one == other, 1.0)
+            captured = len(graphed.rows.graphs)
+            yield Check(f"graphs, batch {batch}, {kept} rows kept", f"{captured} captured", "> 0", captured > 0)
 
 
 def gradients(device: torch.device, size: int) -> Iterator[Check]:

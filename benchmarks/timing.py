@@ -22,6 +22,7 @@ __all__ = [
     "peaks_of",
     "plain_blocks",
     "print_table",
+    "synchronize",
 ]
 
 

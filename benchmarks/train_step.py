@@ -1,108 +1,203 @@
-"""A training step: python -m benchmarks.train_step [--device cuda].
+"""A training step: python -m benchmarks.train_step [--device cuda] [--variants ...] [--hybrid] [--profile].
 
-The trainer's step against a plain one: the same network in fp32 with PyTorch's own elu, dropout and glu, eager, with
-unfused Adam and a moving average. --curves PNG trains with each, and compiled, on the digits and draws the losses.
+Our step against a plain one: the same network in fp32 with PyTorch's own elu, dropout and glu, eager, with unfused Adam
+and a moving average. Each variant is timed in turn in one process; "first" is its first step, which compiles, and
+"loss" that of step 20 from the same weights. --profile counts what a step launches and waits for. --curves PNG trains
+with each precision, and compiled, on the digits and draws the losses.
 """
 
 import argparse
-import tempfile
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.timing import alternate, describe, forward_gflop, peaks_of, plain_blocks, print_table
-from model import log_likelihood
+from benchmarks.timing import alternate, describe, forward_gflop, peaks_of, plain_blocks, print_table, synchronize
+from data import load_split
+from model import PixelCNN, log_likelihood
+from training.device import cudnn_benchmark, pick_device
 from training.evaluation import bits_per_dim
+from training.precision import pick_precision
 from training.settings import TrainSettings
-from training.trainer import Trainer
+from training.step import TrainingStep
+
+Step = Callable[[Tensor, Tensor, int], Tensor]
+
+# precision and settings of each; "auto" is bf16 where the device has it
+VARIANTS = {
+    "fp32": ("fp32", {"compile": False}),
+    "auto": ("auto", {"compile": False}),
+    "bf16": ("bf16", {"compile": False}),
+    "fp16": ("fp16", {"compile": False}),
+    "compiled": ("auto", {"compile": True}),
+    "graph": ("auto", {"compile": False, "cuda_graph": True}),
+    "graph+compiled": ("auto", {"compile": True, "cuda_graph": True}),
+}
+DEFAULT = {"cpu": ["fp32", "auto"], "cuda": ["fp32", "auto", "compiled", "graph", "graph+compiled"]}
 
 
 class Plain:
-    """The plain step on a trainer's network and data."""
+    """The step as one writes it first."""
 
-    def __init__(self, trainer: Trainer):
-        self.trainer = trainer
-        settings = trainer.settings
-        parameters = list(trainer.net.parameters())
-        self.optimizer = torch.optim.Adam(parameters, lr=settings.lr, betas=(0.95, 0.9995), foreach=False)
-        self.average = [parameter.detach().clone() for parameter in parameters]
+    def __init__(self, net: PixelCNN, settings: TrainSettings):
+        self.net, self.settings = net, settings
+        self.optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr, betas=(0.95, 0.9995), foreach=False)
+        self.average = [parameter.detach().clone() for parameter in net.parameters()]
 
-    def step(self, images, labels):
-        net = self.trainer.net
+    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        torch.manual_seed(seed)
         with plain_blocks():
-            loss = bits_per_dim(-log_likelihood(net, images, labels).mean(), tuple(images.shape[1:]))
+            loss = bits_per_dim(-log_likelihood(self.net, images, labels).mean(), tuple(images.shape[1:]))
             self.optimizer.zero_grad()
             loss.backward()
         self.optimizer.step()
-        for average, parameter in zip(self.average, net.parameters(), strict=True):
-            average.mul_(self.trainer.settings.ema).add_(parameter.detach(), alpha=1 - self.trainer.settings.ema)
-        return loss.detach()
+        for average, parameter in zip(self.average, self.net.parameters(), strict=True):
+            average.mul_(self.settings.ema).add_(parameter.detach(), alpha=1 - self.settings.ema)
+        return loss.detach()[None]
 
 
-def make_trainer(folder: Path, name: str, **settings) -> Trainer:
-    trainer = Trainer(TrainSettings(**settings, dataset="digits", run_dir=str(folder / name)))
-    trainer.net.train()
-    return trainer
+def make_net(device: torch.device, *settings: int, dropout: float = 0.5) -> PixelCNN:
+    """A network with the same weights each time."""
+    torch.manual_seed(0)
+    return PixelCNN(*settings, dropout=dropout).to(device).train()
 
 
-def curves(device: str, path: str, steps: int = 300) -> None:
-    """Losses of plain fp32 and of the trainer's step in fp32, bf16 and compiled, from the same weights and batches."""
+def make_step(name: str, net: PixelCNN, device: torch.device, **more) -> tuple[TrainingStep, str]:
+    """A variant, and its precision."""
+    precision, settings = VARIANTS[name]
+    precision = pick_precision(precision, device)
+    return TrainingStep(net, TrainSettings(**settings, **more), precision, total_steps=10**6), precision
+
+
+def digits(count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of 16 digits."""
+    split = load_split("digits", "train")
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        index = torch.randint(len(split.labels), (16,), generator=generator)
+        yield split.images[index], split.labels[index]
+
+
+def curves(device: torch.device, path: str, steps: int = 300) -> None:
+    """Losses of plain fp32 and of our step in fp32, bf16 and compiled, from the same weights and batches."""
     from matplotlib.figure import Figure
 
-    small = {"nr_resnet": 1, "nr_filters": 32, "nr_logistic_mix": 5, "dropout": 0.1, "lr": 1e-3, "device": device}
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    with tempfile.TemporaryDirectory() as folder:
-        for name, more in (
-            ("plain fp32", {"precision": "fp32"}),
-            ("fp32", {"precision": "fp32"}),
-            ("bf16", {"precision": "bf16"}),
-            ("bf16, compiled", {"precision": "bf16", "compile": True}),
-        ):
-            trainer = make_trainer(Path(folder), name, **small, **more)
-            step = Plain(trainer).step if name.startswith("plain") else trainer.train_step
-            losses = []
-            while len(losses) < steps:
-                losses += [step(*batch).item() for batch in trainer.batches()]
-            smooth = torch.tensor(losses[:steps]).unfold(0, 20, 10).mean(1)
-            axes.plot(torch.arange(len(smooth)) * 10 + 10, smooth, label=name)
-            print(f"{name}: mean loss of the last 100 of {steps} steps {sum(losses[steps - 100 : steps]) / 100:.4f}")
+    for name in ("plain fp32", "fp32", "bf16", "compiled"):
+        net = make_net(device, 1, 32, 5, 1, 10, dropout=0.1)
+        step: Step = Plain(net, TrainSettings(lr=1e-3))
+        if not name.startswith("plain"):
+            step, precision = make_step(name, net, device, lr=1e-3)
+            name = f"{precision}, compiled" if name == "compiled" else name
+        losses = []
+        for seed, (images, labels) in enumerate(digits(steps)):
+            losses.append(step(images.to(device), labels.to(device), seed)[0].item())
+        smooth = torch.tensor(losses).unfold(0, 20, 10).mean(1)
+        axes.plot(torch.arange(len(smooth)) * 10 + 10, smooth, label=name)
+        print(f"{name}: mean loss of the last 100 of {steps} steps {sum(losses[steps - 100 :]) / 100:.4f}")
     axes.set(xlabel="step", ylabel="bits per dimension (mean of 20 steps)", ylim=(None, float(smooth[2])))
     axes.legend()
     figure.savefig(path, dpi=100)
+
+
+def count_events(step: Callable[[], Tensor], device: torch.device, steps: int = 5) -> dict[str, float]:
+    """Of one step: kernels, launches and waits for the device, its busy time and the wall time, by torch.profiler."""
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    synchronize(device)
+    start = time.perf_counter()
+    with profile(activities=activities, acc_events=True) as profiler:
+        for _ in range(steps):
+            step()
+        synchronize(device)
+    wall = time.perf_counter() - start
+    averages = profiler.key_averages()
+    of_device = [event for event in averages if event.device_type == torch.autograd.DeviceType.CUDA]
+
+    def named(*words: str) -> float:
+        return sum(event.count for event in averages if any(word in event.key for word in words)) / steps
+
+    print(averages.table(sort_by="self_cuda_time_total" if of_device else "self_cpu_time_total", row_limit=15))
+    return {
+        "operators": named("aten::"),
+        "kernels": sum(event.count for event in of_device) / steps,
+        "launches": named("LaunchKernel", "GraphLaunch"),
+        "waits": named("StreamSynchronize", "EventSynchronize"),
+        "device ms": sum(event.self_device_time_total for event in of_device) / steps / 1000,
+        "wall ms": wall / steps * 1000,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=32, help="side of the images")
+    parser.add_argument("--net", type=int, nargs=3, default=(2, 80, 10), metavar=("R", "F", "K"))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help=f"by default {DEFAULT}")
+    parser.add_argument("--hybrid", action="store_true", help="with the cross-entropy against one wrong class")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeat", type=int, help="steps timed together; by default 1 on a CPU, 20 on a GPU")
+    parser.add_argument("--profile", action="store_true", help="count operators, kernels, launches and waits")
     parser.add_argument("--curves", metavar="PNG", help="draw loss curves of small networks instead")
     settings = parser.parse_args()
+    device = pick_device(settings.device)
     if settings.curves:
-        curves(settings.device, settings.curves)
+        curves(device, settings.curves)
         return
-    device = torch.device(settings.device)
-    images = torch.randint(0, 256, (settings.batch, 1, 32, 32), dtype=torch.uint8, device=device)
-    labels = torch.arange(settings.batch, device=device) % 10
-    with tempfile.TemporaryDirectory() as folder:
-        make = partial(make_trainer, Path(folder), device=settings.device, image_size=32, batch_size=settings.batch)
-        trainers = {"fp32": make("fp32", precision="fp32"), "auto": make("auto", precision="auto")}
-        sides = {"plain fp32": partial(Plain(trainers["fp32"]).step, images, labels)}
-        for trainer in trainers.values():
-            sides[f"{trainer.precision}, the trainer's"] = partial(trainer.train_step, images, labels)
-        medians = alternate(sides, settings.rounds, device)
-    peaks = peaks_of(device, (trainer.precision for trainer in trainers.values()))
-    gflop = 3 * forward_gflop(trainers["fp32"].net, 32) * settings.batch  # forward, and two products backward
+    repeat = settings.repeat or (20 if device.type == "cuda" else 1)
+    torch.manual_seed(0)
+    shape = (settings.batch, 3, settings.size, settings.size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
+    labels = torch.arange(settings.batch, device=device) % 4
+    hybrid = {"discriminative_weight": 0.1, "negatives": 1} if settings.hybrid else {}
+
+    net = make_net(device, *settings.net)
+    gflop = 3 * forward_gflop(net, settings.size) * settings.batch * (2 if hybrid else 1)  # backward is two products
+    steps: dict[str, Step] = {} if hybrid else {"plain fp32": Plain(net, TrainSettings())}
+    precisions = {"plain fp32": "fp32"}
+    for name in dict.fromkeys(settings.variants or DEFAULT[device.type]):
+        step, precision = make_step(name, make_net(device, *settings.net), device, **hybrid)
+        label = precision if name == "auto" else name if name in precision else f"{precision}, {name}"
+        steps[label], precisions[label] = step, precision
+
+    with cudnn_benchmark(device.type == "cuda"):
+        first, loss = {}, {}
+        for name, step in steps.items():
+            for seed in range(20):
+                start = time.perf_counter()
+                loss[name] = step(images, labels, seed)[0].item()
+                first.setdefault(name, time.perf_counter() - start)
+        if settings.profile:
+            counts = {
+                name: count_events(partial(step, images, labels, 20), device)
+                for name, step in steps.items()
+                if not name.startswith("plain")
+            }
+            print(f"a step of {settings.batch} images at {tuple(settings.net)}; {describe(device)}")
+            header = next(iter(counts.values()))
+            rows = [(name, *(f"{value:.1f}" for value in found.values())) for name, found in counts.items()]
+            print_table(("", *header), rows)
+            return
+
+        def several(step: Step) -> None:
+            for seed in range(repeat):
+                step(images, labels, seed)
+
+        medians = alternate({name: partial(several, step) for name, step in steps.items()}, settings.rounds, device)
+    peaks = peaks_of(device, precisions.values())
+    base = next(iter(medians.values()))
     rows = []
     for name, seconds in medians.items():
-        peak = peaks[name.removeprefix("plain ").split(",")[0]]
-        faster = medians["plain fp32"] / seconds
-        rows.append((name, f"{seconds * 1000:.0f}", f"{faster:.2f}x", f"{gflop / seconds:.0f}"))
-        rows[-1] += (f"{gflop / seconds / peak:.0%}",)
-    print(f"a training step of {settings.batch} gray images of 32x32 at (2, 80, 10); {describe(device)}")
-    print_table(("", "ms", "faster", "GFLOP/s", "of peak"), rows)
+        rate = gflop / (seconds / repeat)
+        rows.append((name, f"{seconds / repeat * 1000:.1f}", f"{base / seconds:.2f}x", f"{rate:.0f}"))
+        rows[-1] += (f"{rate / peaks[precisions[name]]:.0%}", f"{first[name]:.1f}", f"{loss[name]:.4f}")
+    kind = "hybrid step" if hybrid else "training step"
+    print(f"a {kind} of {shape[0]} images of {shape[2]}x{shape[3]} at {tuple(settings.net)}; {describe(device)}")
+    print_table(("", "ms", "faster", "GFLOP/s", "of peak", "first s", "loss"), rows)
 
 
 if __name__ == "__main__":

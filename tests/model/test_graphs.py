@@ -70,3 +70,18 @@ def test_randomness_in_parts(make_net, monkeypatch):
     assert torch.equal(sample(net, labels, (8, 8), image_generators(0, 0, 2)), expected[0])
     torch.manual_seed(0)
     assert torch.equal(sample(net, labels, (8, 8)), expected[1])
+
+
+@pytest.mark.parametrize("keep_rows", [0, 6])
+@pytest.mark.parametrize("batch", [2, 16, 100])
+def test_on_cuda_replayed_rows_are_the_plain_ones(make_net, device, batch, keep_rows):
+    """Bit for bit: a graph launches the same kernels on the same numbers. Two batches; the second replays all rows."""
+    if device.type != "cuda":
+        pytest.skip("graphs are CUDA's")
+    net = make_net(nr_filters=16).to(device)
+    graphed, plain = Sampler(net, (20, 16)), Sampler(net, (20, 16), graphs=False)
+    for seed in range(2):
+        labels = (torch.arange(batch) + seed) % 3
+        keep = torch.randint(0, 256, (batch, 3, keep_rows, 16), dtype=torch.uint8)
+        both = [sampler(labels, image_generators(seed, 0, batch), keep=keep) for sampler in (graphed, plain)]
+        assert torch.equal(*both)

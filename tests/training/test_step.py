@@ -16,6 +16,7 @@ import training.step
 from model import PixelCNN, Sampler, image_generators
 from training.cli import UserError
 from training.cuda_graph import GraphedFunction
+from training.device import pick_device
 from training.settings import TrainSettings
 from training.step import TrainingStep
 
@@ -269,3 +270,44 @@ def test_a_run_goes_on_in_another_precision(before, after):
     second.restore(saved(first))
     assert all(torch.isfinite(torch.tensor(run(second, 3))).flatten())
     assert second.ema.updates == 6
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return pick_device("cuda")
+
+
+def on_cuda(device, precision, **settings) -> TrainingStep:
+    torch.manual_seed(0)
+    net = PixelCNN(1, 8, 2, 1, 3, dropout=0.3).to(device).train()
+    return TrainingStep(net, TrainSettings(**{"lr": 1e-3, "compile": False} | settings), precision, 100)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("more", [{}, HYBRID, {"compile": True}])
+def test_on_cuda_a_captured_step_is_the_plain_one(cuda, precision, more):
+    """Up to rounding, as the gradients of convolutions are summed in any order."""
+    losses = []
+    for settings in ({"cuda_graph": True, **more}, more):
+        step = on_cuda(cuda, precision, **settings)
+        losses.append([])
+        for seed, (images, labels) in enumerate(batches(20)):
+            losses[-1].append(step(images.to(cuda), labels.to(cuda), seed).tolist())
+        assert torch.isfinite(step.sums).all() and step.sums[0] <= (0 if precision != "fp16" else 10)
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("graphed", [False, True])
+def test_on_cuda_no_step_waits(cuda, graphed):
+    step = on_cuda(cuda, "bf16", cuda_graph=graphed, grad_clip=1.0)
+    data = [(images.to(cuda), labels.to(cuda)) for images, labels in batches(12)]
+    for seed, batch in enumerate(data[:6]):
+        step(*batch, seed)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for seed, batch in enumerate(data[6:]):
+            step(*batch, seed)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
