@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.timing import alternate, describe, forward_gflop, make_net, peaks_of, plain_blocks, print_table
 from data import load_split
 from model import PixelCNN, load_checkpoint, log_likelihood
+from training.device import pick_device
 from training.scoring import Scorer
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="compare the predictions on this network's validation images")
     parser.add_argument("--data_dir")
     settings = parser.parse_args()
-    device = torch.device(settings.device)
+    device = pick_device(settings.device)
     if settings.checkpoint:
         net = load_checkpoint(settings.checkpoint, device)
         images = load_split(net.dataset, "validation", net.image_size, settings.data_dir).images
