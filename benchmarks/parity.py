@@ -21,6 +21,7 @@ from model.sampler import Sampler
 from training.cli import SHIPPED, run_script
 from training.device import pick_device
 from training.evaluation import bits_per_dim
+from training.precision import pick_precision
 from training.scoring import Scorer
 
 NATS = 0.05  # apart in fp32, of about 8,000
@@ -81,6 +82,8 @@ def likelihoods(device: torch.device, checkpoint: str, images: Tensor) -> Iterat
     for precision in ("fp32", "bf16", "fp16", "auto"):
         if precision == "fp16" and device.type != "cuda":
             continue
+        if precision == "bf16" and device.type == "cuda" and pick_precision("auto", device) != "bf16":
+            continue  # not native there
         scorer = Scorer(net, precision, image_size=tuple(images.shape[2:]))
         scores = scorer(images)
         apart = (scores - truth).abs()

@@ -34,7 +34,8 @@ def make_net(device: torch.device, nr_resnet: int = 2, nr_filters: int = 80, nr_
 
 @contextmanager
 def plain_blocks() -> Iterator[None]:
-    """Inside, blocks are as one writes them first, from PyTorch's own elu, dropout and glu."""
+    """Inside, blocks are as one writes them first, from PyTorch's own elu, dropout and glu; TF32 is on, its default."""
+    tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, True
     ours = {name: getattr(layers.blocks, name) for name in ("concat_elu", "dropout", "gated_residual")}
     layers.blocks.concat_elu = lambda x: F.elu(torch.cat((x, -x), dim=1))
     layers.blocks.dropout = F.dropout
@@ -44,6 +45,7 @@ def plain_blocks() -> Iterator[None]:
     finally:
         for name, value in ours.items():
             setattr(layers.blocks, name, value)
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def alternate(sides: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:

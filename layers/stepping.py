@@ -71,8 +71,8 @@ class Place:
 
 
 def folded(conv: nn.Conv2d | nn.ConvTranspose2d, place: Place) -> tuple[Tensor, Tensor]:
-    """Weight with its norm folded in, and bias."""
-    return conv.weight.to(place.like), conv.bias.to(place.like)
+    """Weight with its norm folded in, and bias: copies, which later training steps do not change."""
+    return conv.weight.to(place.like, copy=True), conv.bias.to(place.like, copy=True)
 
 
 def on_onednn(device: torch.device) -> bool:

@@ -1,13 +1,14 @@
 """Draw images from p(image | class), pixel by pixel in raster order."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from model.cuda_graph import capture
 from model.incremental import SteppingTwin
 from model.mixture import mixture_noise, mixture_sample, to_levels, to_unit
 from model.pixelcnn import PixelCNN
@@ -81,7 +82,7 @@ class Sampler:
             raise ValueError(f"image_size is {tuple(image_size)}; both sides must divide by 4")
         self.net, self.image_size, self.method = net, tuple(image_size), method
         self.device = next(net.parameters()).device
-        self.graphs = self.device.type == "cuda" if graphs is None else graphs
+        self.graphs = method == "incremental" and (self.device.type == "cuda" if graphs is None else graphs)
         self.images = torch.empty(0)
         self.rows: IncrementalRows | FullRows | None = None
 
@@ -95,13 +96,15 @@ class Sampler:
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
-        """Streams and graphs are the current device's."""
-        with torch.autocast(self.device.type, enabled=False):
-            if self.device.type != "cuda":
-                yield
-                return
-            with torch.cuda.device(self.device):
-                yield
+        """Streams and graphs are the current device's, and fp32 is no TF32."""
+        cudnn, tf32 = torch.backends.cudnn, torch.backends.cudnn.allow_tf32
+        with ExitStack() as stack:
+            stack.enter_context(torch.autocast(self.device.type, enabled=False))
+            if self.device.type == "cuda":
+                stack.enter_context(torch.cuda.device(self.device))
+                stack.callback(setattr, cudnn, "allow_tf32", tf32)
+                cudnn.allow_tf32 = False
+            yield
 
     @torch.inference_mode()
     def __call__(
@@ -217,10 +220,7 @@ class IncrementalRows:
             self.drawn.add(kind)
             return self.twin.row(self.choose)
         if kind not in self.graphs:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                row = self.twin.row(self.choose)
-            self.graphs[kind] = graph, row
+            self.graphs[kind] = capture(lambda: self.twin.row(self.choose))
         graph, row = self.graphs[kind]
         graph.replay()
         return row

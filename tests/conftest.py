@@ -80,7 +80,7 @@ def recorded_graphs(monkeypatch) -> list[RecordedGraph]:
         return made[-1]
 
     @contextmanager
-    def inside(context):
+    def inside(context, stream=None):
         with context:
             yield
 

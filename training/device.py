@@ -19,7 +19,7 @@ def pick_device(name: str) -> torch.device:
 
     Raises UserError for a device that is not here, or that several processes would share.
     """
-    gpus = torch.cuda.device_count()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver that is too old counts as well
     if name == "auto":
         name = "cuda" if gpus else "cpu"
     device = known_device(name)
@@ -56,10 +56,12 @@ def own_gpu(number: int | None, gpus: int) -> int:
 
 
 def works(device: torch.device) -> bool:
-    """Whether tensors can be made on the device."""
+    """Whether tensors can be made on the device. Raises UserError where only its memory is wanting."""
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError) as error:
+        if "out of memory" in str(error):
+            raise UserError(f"--device {device}: no memory is free there; end other programs, or use cpu") from None
         return False
     return True
 

@@ -15,9 +15,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 
 from model import PixelCNN, log_likelihood
+from model.cuda_graph import GraphedFunction
 from training.cli import UserError, out_of_memory
-from training.cuda_graph import GraphedFunction
-from training.distributed import mean_of, rank, world_size
+from training.distributed import mean_of, world_size
 from training.evaluation import bits_per_dim
 from training.objective import candidate_classes, hybrid_loss
 from training.optimization import MovingAverage, make_optimizer
@@ -74,7 +74,7 @@ class TrainingStep:
         ``seed`` is that of dropout and of the wrong classes. Raises UserError where the batch does not fit in memory.
         """
         self.seed = seed
-        torch.manual_seed(seed)
+        self._set_seed()
         if self.lr is not None:
             self.lr.fill_(self.optimizer.param_groups[0]["lr"])  # a graph reads it from there
         parts = self.update(images, labels)
@@ -112,14 +112,22 @@ class TrainingStep:
                     f"a batch of {len(images)} does not fit in the memory of {self.device}: "
                     "lower --batch_size (or --nr_filters, --nr_resnet, --negatives)"
                 ) from None
-            if self.uncompiled is None:
+            capturing = self.lr is not None and torch.cuda.is_current_stream_capturing()
+            if self.uncompiled is None or capturing:  # what is captured was compiled before
                 raise
-            if rank() == 0:
-                reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
-                tqdm.write(f"warning: torch.compile failed ({reason}); training goes on uncompiled", file=sys.stderr)
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+            if world_size() > 1:  # gradients may be on their way already
+                raise UserError(f"torch.compile failed ({reason}); use --compile false") from None
+            tqdm.write(f"warning: torch.compile failed ({reason}); training goes on uncompiled", file=sys.stderr)
             self.log_likelihood, self.uncompiled = self.uncompiled, None
-        torch.manual_seed(self.seed)  # the same dropout as if nothing had been tried
+        self._set_seed()  # the same dropout as if nothing had been tried
         return self._backward(images, labels)
+
+    def _set_seed(self) -> None:
+        """As torch.manual_seed does, which takes 0.1 ms for devices that are not here."""
+        torch.default_generator.manual_seed(self.seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(self.seed)
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         loss, parts = self.loss(images, labels)

@@ -19,6 +19,7 @@ def gpus(monkeypatch):
         if rank is not None:
             monkeypatch.setenv("LOCAL_RANK", str(rank))
             monkeypatch.setenv("LOCAL_WORLD_SIZE", str(of))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "set_device", made_current.append)
         monkeypatch.setattr(
@@ -90,3 +91,20 @@ def test_searching_for_algorithms_ends_with_the_steps(before, monkeypatch):
         assert torch.backends.cudnn.benchmark is not before
         raise KeyError
     assert torch.backends.cudnn.benchmark is before
+
+
+def test_a_gpu_without_a_driver_that_suits_is_none(gpus, monkeypatch):
+    gpus(1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # it is counted all the same
+    assert pick_device("auto") == torch.device("cpu")
+
+
+def test_a_gpu_whose_memory_is_full_is_there(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(UserError, match="--device cuda:0: no memory is free"):
+        pick_device("cuda")

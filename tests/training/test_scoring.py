@@ -99,7 +99,7 @@ def test_precision():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_memory_that_really_runs_out(net):
+def test_on_cuda_memory_really_runs_out(net):
     images = torch.zeros(2**20, 1, 8, 8, dtype=torch.uint8)
     torch.cuda.set_per_process_memory_fraction(0.02)
     try:

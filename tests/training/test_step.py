@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 import training.optimization
 import training.step
 from model import PixelCNN, Sampler, image_generators
+from model.cuda_graph import GraphedFunction, capture
 from training.cli import UserError
-from training.cuda_graph import GraphedFunction
 from training.device import pick_device
 from training.settings import TrainSettings
 from training.step import TrainingStep
@@ -224,6 +224,52 @@ def test_where_compiling_fails_training_goes_on(where, monkeypatch, capsys):
     assert line.startswith("warning: torch.compile failed") and "no Triton here" in line
 
 
+def test_where_compiling_fails_in_several_processes_the_run_ends(monkeypatch):
+    """Gradients of some may be on their way to the others."""
+
+    def no_triton(*_):
+        raise ImportError("no Triton")
+
+    step = make_step(compile=True)
+    step.log_likelihood = no_triton
+    monkeypatch.setattr(training.step, "world_size", lambda: 2)
+    with pytest.raises(UserError, match=r"no Triton.*--compile false"):
+        run(step)
+
+
+def test_what_fails_in_a_capture_is_told_and_not_that_the_capture_failed(recorded_graphs, monkeypatch):
+    @contextmanager
+    def broken_capture(graph, stream):
+        try:
+            yield
+        finally:
+            raise RuntimeError("capture_end")
+
+    def no_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "graph", broken_capture)
+    with pytest.raises(torch.OutOfMemoryError):
+        capture(no_memory)
+    with pytest.raises(RuntimeError, match="capture_end"):
+        capture(lambda: None)
+
+
+def test_an_error_in_a_capture_is_no_failure_to_compile(recorded_graphs, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, options: function)
+    step = make_step(compile=True, cuda_graph=True)
+    run(step, GraphedFunction.WARMUP)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+
+    def wrong(*_):
+        raise RuntimeError("operation not permitted")
+
+    step.log_likelihood = wrong
+    with pytest.raises(RuntimeError, match="not permitted"):
+        run(step, 1)
+    assert step.uncompiled is not None
+
+
 def test_errors_that_compiling_did_not_make_are_raised(monkeypatch):
     def wrong(*_):
         raise ValueError("shapes")
@@ -289,12 +335,15 @@ def on_cuda(device, precision, **settings) -> TrainingStep:
 @pytest.mark.parametrize("more", [{}, HYBRID, {"compile": True}])
 def test_on_cuda_a_captured_step_is_the_plain_one(cuda, precision, more):
     """Up to rounding, as the gradients of convolutions are summed in any order."""
+    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        pytest.skip("no native bf16, and nothing is compiled for it")
     losses = []
     for settings in ({"cuda_graph": True, **more}, more):
         step = on_cuda(cuda, precision, **settings)
         losses.append([])
         for seed, (images, labels) in enumerate(batches(20)):
             losses[-1].append(step(images.to(cuda), labels.to(cuda), seed).tolist())
+        assert (step.uncompiled is not None) == ("compile" in more)  # it did not fall back
         assert torch.isfinite(step.sums).all() and step.sums[0] <= (0 if precision != "fp16" else 10)
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=0.01, atol=0.01)
 

@@ -1,0 +1,80 @@
+"""CUDA graphs: the kernels of a function of tensors, recorded once and then launched together."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["GraphedFunction", "capture"]
+
+T = TypeVar("T")
+
+
+def capture(function: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A graph of what ``function`` launches on the current device, and its result; nothing is computed yet.
+
+    ``function`` must have run before, so that libraries have chosen algorithms and allocated what they keep. It must
+    read no number back to the host, and what a replay should find again must stay in the same memory. Raises what
+    ``function`` raises.
+    """
+    graph = torch.cuda.CUDAGraph()
+    inference = torch.is_inference_mode_enabled()
+    failure: Exception | None = None
+    try:
+        # the generator's state, which all graphs share, must be no tensor of inference mode
+        with torch.inference_mode(False), torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+            try:
+                with torch.inference_mode(inference):
+                    result = function()
+            except Exception as error:
+                failure = error
+                raise
+    except Exception:
+        if failure is not None:  # not the failure to end the capture, which follows from it
+            raise failure from None
+        raise
+    return graph, result
+
+
+class GraphedFunction:
+    """Calls ``function`` a few times as it is, then captures it as a CUDA graph and replays that at every call.
+
+    Random numbers follow torch's generator as they do without a graph. Inputs keep their shapes.
+
+    Args:
+        function: of tensors on a CUDA device -> a tensor, which the next call overwrites; see `capture`.
+    """
+
+    WARMUP = 3  # calls before the capture
+
+    def __init__(self, function: Callable[..., Tensor]):
+        self.function = function
+        self.calls = 0
+        self.side: torch.cuda.Stream | None = None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: list[Tensor] = []
+        self.output: Tensor | None = None
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls <= self.WARMUP:
+            return self._on_side_stream(inputs)
+        if self.graph is None:
+            self.inputs = [x.clone() for x in inputs]
+            self.graph, self.output = capture(lambda: self.function(*self.inputs))
+        else:
+            for kept, new in zip(self.inputs, inputs, strict=True):
+                kept.copy_(new)
+        self.graph.replay()
+        return self.output
+
+    def _on_side_stream(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """As autograd wants it before a capture, so that no kernel of it lands on the main stream."""
+        self.side = self.side or torch.cuda.Stream()
+        here = torch.cuda.current_stream()
+        self.side.wait_stream(here)
+        with torch.cuda.stream(self.side):
+            output = self.function(*inputs)
+        here.wait_stream(self.side)
+        return output
