@@ -9,6 +9,7 @@
 # DATA_DIR  the images of cpen455 (datasets/cpen455); without them the steps take other images
 # TINY      1: settings so small that all of it takes minutes on one CPU core, the default there; else 0
 # STEPS     only these steps, as in STEPS="train_fp32 resume"; to run them again, the same OUT_DIR may be given
+# shellcheck disable=SC2329 # the steps are called by their names
 set -u
 
 ROOT=$(cd "$(dirname "$0")/.." && pwd) || exit 2
@@ -45,6 +46,15 @@ on_cpu() { [ "$DEVICE" = cpu ]; }
 cuda_only() {
     if on_cpu; then
         echo "skipped: for a CUDA GPU only"
+        exit "$SKIPPED"
+    fi
+}
+
+# bf16 that a GPU only emulates is slow, and not compiled
+needs_bf16() {
+    local native="import sys, torch; sys.exit(not torch.cuda.is_bf16_supported(including_emulation=False))"
+    if ! on_cpu && ! "$PYTHON" -c "$native"; then
+        echo "skipped: this GPU has no bf16 of its own"
         exit "$SKIPPED"
     fi
 }
@@ -96,9 +106,9 @@ print(f"Python {platform.python_version()}, torch {torch.__version__}, CUDA {tor
 if device.type == "cuda":
     torch.empty(1, device=device)
     memory = torch.cuda.get_device_properties(device).total_memory / 2**30
-    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+    name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    print(f"{torch.cuda.get_device_name(device)}, {memory:.0f} GiB, compute capability {capability}, native bf16: {bf16}")
+    print(f"{name}, {memory:.0f} GiB, compute capability {capability}, native bf16: {bf16}")
     print(f"{torch.cuda.device_count()} GPUs, cuDNN {torch.backends.cudnn.version()}, NCCL {torch.cuda.nccl.version()}")
 else:
     print(f"CPU, {torch.get_num_threads()} threads")
@@ -122,6 +132,7 @@ train_eager() { train_epoch eager --precision fp32 --compile false; }
 train_fp32() { train_epoch fp32 --precision fp32 --compile true; }
 
 train_bf16() {
+    needs_bf16
     local compile=true
     if tiny && on_cpu; then compile=false; fi # a CPU takes two minutes to compile it
     train_epoch bf16 --precision bf16 --compile "$compile"
@@ -139,6 +150,7 @@ train_graph() {
 
 train_compiled_graph() {
     cuda_only
+    needs_bf16
     train_epoch compiled_graph --precision bf16 --compile true --cuda_graph true
 }
 
@@ -242,10 +254,12 @@ dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 training.step.world_size = lambda: 2  # so that the step is a data-parallel one
 net = PixelCNN(1, 8, 2, image_channels=1, num_classes=10).to(device)
 step = training.step.TrainingStep(net, TrainSettings("digits", lr=0.003), "fp32", 10)
+compiled = step.uncompiled is not None
 images = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8, device=device)
 losses = [step(images, torch.arange(16, device=device) % 10, seed)[0].item() for seed in range(10)]
 print("bits/dim " + " ".join(f"{loss:.3f}" for loss in losses))
 assert losses[-1] < losses[0]
+assert (step.uncompiled is not None) == compiled, "torch.compile failed"
 for where in {torch.device("cpu"), device}:
     total = torch.ones(3, device=where)
     dist.all_reduce(total)
@@ -315,34 +329,38 @@ step() {
     printf "%02d  %-21s %-10s %5d s\n" "$number" "$name" "$result" $(($(date +%s) - began)) | tee -a "$OUT/summary.txt"
 }
 
-if [ -e "$OUT/summary.txt" ] && [ -z "${STEPS:-}" ]; then
-    printf "error: %s holds the results of another call; give a new folder\n" "$OUT" >&2
-    exit 2
-fi
-mkdir -p "$OUT/runs" && cd "$ROOT" || exit 2
+run() {
+    if [ -e "$OUT/summary.txt" ] && [ -z "${STEPS:-}" ]; then
+        printf "error: %s holds the results of another call; give a new folder\n" "$OUT" >&2
+        exit 2
+    fi
+    mkdir -p "$OUT/runs" && cd "$ROOT" || exit 2
 
-step 120 machine
-step 900 tests
-step 300 train_eager
-step 600 train_fp32
-step 600 train_bf16
-step 600 train_fp16
-step 300 train_graph
-step 600 train_compiled_graph
-step 60 same_losses
-step 600 resume
-step 900 sigterm
-step 600 classify_images
-step 900 classify_twice
-step 300 generate
-step 600 torchrun
-step 600 process_group
-step 1200 parity
-step 1200 speed_sampler
-step 600 speed_classifier
-step 1200 speed_train_step
-step 900 profile
+    step 120 machine
+    step 900 tests
+    step 300 train_eager
+    step 600 train_fp32
+    step 600 train_bf16
+    step 600 train_fp16
+    step 300 train_graph
+    step 600 train_compiled_graph
+    step 60 same_losses
+    step 600 resume
+    step 900 sigterm
+    step 600 classify_images
+    step 900 classify_twice
+    step 300 generate
+    step 600 torchrun
+    step 600 process_group
+    step 1200 parity
+    step 1200 speed_sampler
+    step 600 speed_classifier
+    step 1200 speed_train_step
+    step 900 profile
 
-printf "\nsteps that failed: %d\n" "$failed" | tee -a "$OUT/summary.txt"
-printf "logs and summary.txt: %s\n" "$OUT"
-[ "$failed" -eq 0 ]
+    printf "\nsteps that failed: %d\n" "$failed" | tee -a "$OUT/summary.txt"
+    printf "logs and summary.txt: %s\n" "$OUT"
+    exit $((failed > 0)) # here, not below: bash has read this function as a whole, and the file may have changed since
+}
+
+run

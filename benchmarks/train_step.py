@@ -3,8 +3,8 @@
 Our step against a plain one: the same network in fp32 with PyTorch's own elu, dropout and glu, eager, with unfused Adam
 and a moving average; on CUDA its convolutions are in TF32, PyTorch's default, and ours are not. Variants are timed in
 turn in one process; "first 4 s" is what their first steps take, which compile, with no cache, and capture; "loss" is
-that of step 20 from the same weights. --profile counts what a step launches and waits for. --curves PNG trains with each
-precision, and compiled, on the digits and draws the losses.
+that of step 20 from the same weights. --profile counts what a step launches and waits for. --curves PNG trains with
+each precision, and compiled, on the digits and draws the losses.
 """
 
 import argparse
