@@ -6,7 +6,7 @@ from PIL import Image
 
 import generate
 from data import read_image
-from model import PixelCNN, save_checkpoint
+from model import PixelCNN, Sampler, save_checkpoint
 from training.cli import run_script
 
 
@@ -147,17 +147,15 @@ def test_a_mistaken_completion_gets_one_line(checkpoint, tmp_path, capsys, flags
 
 
 def test_batches_halve_when_memory_runs_out(checkpoint, tmp_path, monkeypatch):
-    import training.pictures
+    sizes, real = [], Sampler.__call__
 
-    sizes, real = [], training.pictures.sample
-
-    def limited(net, labels, *arguments, **more):
+    def limited(self, labels, *arguments, **more):
         sizes.append(len(labels))
         if len(labels) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(net, labels, *arguments, **more)
+        return real(self, labels, *arguments, **more)
 
     whole = drawn(checkpoint, tmp_path / "1", "--per_class", "2")
-    monkeypatch.setattr(training.pictures, "sample", limited)
+    monkeypatch.setattr(Sampler, "__call__", limited)
     parts = drawn(checkpoint, tmp_path / "2", "--per_class", "2")
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1] and all(torch.equal(parts[name], whole[name]) for name in whole)
