@@ -192,6 +192,7 @@ def bad_cases(tmp_path):
         ("--dataset digits --image_size 10", ["10", "4"]),
         ("--dataset digits --image_size 516", ["image_size", "512"]),
         ("--dataset digits --device cuda:77", ["cuda:77"]),
+        ("--dataset digits --device cpu --cuda_graph true", ["--cuda_graph true needs a CUDA GPU"]),
         ("--dataset digits --device meta", ["--device meta"]),
         ("--dataset digits --seed 99999999999999999999999", ["seed"]),
         ("--dataset digits --negatives 10", ["--negatives 10"]),
