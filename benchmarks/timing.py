@@ -26,10 +26,10 @@ __all__ = [
 ]
 
 
-def make_net(device: torch.device, nr_resnet: int = 2, nr_filters: int = 80, nr_logistic_mix: int = 10) -> PixelCNN:
-    """The network of the published configuration with random weights; speed does not depend on them."""
+def make_net(device: torch.device, *settings: int, **more: float) -> PixelCNN:
+    """A network, by default of the published configuration, with the same random weights each time."""
     torch.manual_seed(0)
-    return PixelCNN(nr_resnet, nr_filters, nr_logistic_mix).to(device).eval()
+    return PixelCNN(*settings, **more).to(device).eval()
 
 
 @contextmanager

@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.timing import alternate, describe, forward_gflop, peaks_of, plain_blocks, print_table, synchronize
+from benchmarks.timing import (
+    alternate,
+    describe,
+    forward_gflop,
+    make_net,
+    peaks_of,
+    plain_blocks,
+    print_table,
+    synchronize,
+)
 from data import load_split
 from model import PixelCNN, log_likelihood
 from training.device import cudnn_benchmark, pick_device
@@ -61,12 +70,6 @@ class Plain:
         return loss.detach()[None]
 
 
-def make_net(device: torch.device, *settings: int, dropout: float = 0.5) -> PixelCNN:
-    """A network with the same weights each time."""
-    torch.manual_seed(0)
-    return PixelCNN(*settings, dropout=dropout).to(device).train()
-
-
 def make_step(name: str, net: PixelCNN, device: torch.device, **more) -> tuple[TrainingStep, str]:
     """A variant, and its precision."""
     precision, settings = VARIANTS[name]
@@ -90,7 +93,7 @@ def curves(device: torch.device, path: str, steps: int = 300) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for name in ("plain fp32", "fp32", "bf16", "compiled"):
-        net = make_net(device, 1, 32, 5, 1, 10, dropout=0.1)
+        net = make_net(device, 1, 32, 5, 1, 10, dropout=0.1).train()
         step: Step = Plain(net, TrainSettings(lr=1e-3))
         if not name.startswith("plain"):
             step, precision = make_step(name, net, device, lr=1e-3)
@@ -162,12 +165,12 @@ def main() -> None:
     labels = torch.arange(settings.batch, device=device) % 4
     hybrid = {"discriminative_weight": 0.1, "negatives": 1} if settings.hybrid else {}
 
-    net = make_net(device, *settings.net)
+    net = make_net(device, *settings.net).train()
     gflop = 3 * forward_gflop(net, settings.size) * settings.batch * (2 if hybrid else 1)  # backward is two products
     steps: dict[str, Step] = {} if hybrid else {"plain fp32": Plain(net, TrainSettings())}
     precisions = {"plain fp32": "fp32"}
     for name in dict.fromkeys(settings.variants or DEFAULT[device.type]):
-        step, precision = make_step(name, make_net(device, *settings.net), device, **hybrid)
+        step, precision = make_step(name, make_net(device, *settings.net).train(), device, **hybrid)
         label = precision if name == "auto" else name if name in precision else f"{precision}, {name}"
         steps[label], precisions[label] = step, precision
 

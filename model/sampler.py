@@ -55,8 +55,8 @@ def sample(
 class Sampler:
     """Draws batches of images; what a batch size needs, such as CUDA graphs, is made once.
 
-    In fp32, also under autocast: in 16 bits the sums along the residual streams would cost 12 nats an image, and
-    drawing waits for launches, not for arithmetic. Weights are folded, so make a new one after training steps.
+    In fp32, also under autocast, as sums along the residual streams in 16 bits cost nats of log-likelihood. Weights
+    are folded, so make a new one after training steps.
 
     Args:
         net: the network, in eval mode.
@@ -64,7 +64,7 @@ class Sampler:
         method: "incremental" computes each value once, about one forward pass in all; "full" runs the whole
             network for every pixel, H * W passes. Rounding apart both draw the same images.
         graphs: whether to replay rows as CUDA graphs; None means on CUDA. A batch that is smaller than one before it
-            is then filled up, as that takes less time than new graphs.
+            is then filled up, so that no new graphs are captured.
 
     Raises ValueError for an image size or a method outside these.
     """

@@ -68,7 +68,7 @@ def works(device: torch.device) -> bool:
 
 @contextmanager
 def cudnn_benchmark(enabled: bool) -> Iterator[None]:
-    """Inside, cuDNN searches for the fastest algorithm of each new shape: up to seconds each, so for fixed shapes."""
+    """Inside, cuDNN searches for the fastest algorithm of each new shape: for shapes that repeat."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = enabled
     try:

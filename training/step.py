@@ -112,8 +112,7 @@ class TrainingStep:
                     f"a batch of {len(images)} does not fit in the memory of {self.device}: "
                     "lower --batch_size (or --nr_filters, --nr_resnet, --negatives)"
                 ) from None
-            capturing = self.lr is not None and torch.cuda.is_current_stream_capturing()
-            if self.uncompiled is None or capturing:  # what is captured was compiled before
+            if self.uncompiled is None or self._capturing:  # what is captured was compiled before
                 raise
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
             if world_size() > 1:  # gradients may be on their way already
@@ -149,16 +148,17 @@ class TrainingStep:
         )
         return loss, torch.stack(parts).detach()
 
+    @property
+    def _capturing(self) -> bool:
+        return self.lr is not None and torch.cuda.is_current_stream_capturing()
+
     @contextmanager
     def _lr_on_device(self) -> Iterator[None]:
         """The learning rate of a graph is a tensor; elsewhere, in checkpoints too, it is a number."""
         (group,) = self.optimizer.param_groups
         before = {"lr": group["lr"], "capturable": group["capturable"]}
         if self.lr is not None:
-            group |= {
-                "lr": self.lr,
-                "capturable": self.device.type == "cuda" and torch.cuda.is_current_stream_capturing(),
-            }
+            group |= {"lr": self.lr, "capturable": self._capturing}
         try:
             yield
         finally:
@@ -189,6 +189,6 @@ class TrainingStep:
 
 
 def compiled(function: Any, device: torch.device) -> Any:
-    """``function`` through torch.compile, in channels last on a GPU: its own rule leaves that off for this network."""
+    """``function`` through torch.compile, on a GPU with convolutions in channels last."""
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # fp32 is meant
     return torch.compile(function, options={"force_layout_optimization": True} if device.type == "cuda" else None)
