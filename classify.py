@@ -21,27 +21,24 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from tqdm import tqdm
 
 from data import load_split
+from evaluation.attribution import write_attributions
+from evaluation.calibration import expected_calibration_error, reliability_diagram
+from evaluation.images import images_of_paths, images_of_split
+from evaluation.metrics import classification_scores
+from evaluation.prediction_file import PredictionFile
+from evaluation.predictions import Prediction, class_prior, posterior_temperature, predict
+from evaluation.scoring import MirrorScorer, Scorer
 from model import PixelCNN, load_checkpoint
-from training.calibration import expected_calibration_error, reliability_picture, scores
-from training.cli import SHIPPED, UserError, bare_flag, parse_settings, run_script
-from training.device import pick_device
-from training.distributed import from_main, main_first, process_group, rank, world_size
-from training.explanations import explain
-from training.fid import file_hash
-from training.interruption import Interrupted, Interruption
-from training.pictures import check_writable, confusion_picture, printable
-from training.precision import Precision
-from training.prediction_file import PredictionFile
-from training.predictions import (
-    Prediction,
-    class_prior,
-    images_of_paths,
-    images_of_split,
-    join_list,
-    posterior_temperature,
-    predict,
-)
-from training.scoring import MirrorScorer, Scorer
+from model.checkpoint import PRETRAINED
+from plots.classification import plot_confusion_matrix
+from utils.arguments import bare_flag, join_list, parse_settings, run_script
+from utils.device import pick_device
+from utils.distributed import from_main, main_first, process_group, rank, world_size
+from utils.errors import UserError
+from utils.files import check_writable, file_hash
+from utils.precision import Precision
+from utils.signals import Interrupted, Interruption
+from utils.text import printable
 
 
 @dataclass
@@ -71,7 +68,7 @@ class ClassifySettings:
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
 
-    checkpoint: str = SHIPPED
+    checkpoint: str = PRETRAINED
     paths: list[str] = field(default_factory=list)
     out: str = "predictions.csv"
     resume: bool = False
@@ -147,12 +144,12 @@ def classify(settings: ClassifySettings) -> int:
         raise Interrupted(stop.signum, f"stopped; {done}: the same command with --resume goes on") from None
     tell(file.predictions, net, Path(settings.out))
     if settings.explain:
-        explaining = explain(net, images, file.predictions, settings.explain, mirror=settings.tta == "flip")
+        explaining = write_attributions(net, images, file.predictions, settings.explain, mirror=settings.tta == "flip")
         count = sum(1 for _ in tqdm(explaining, "explaining", unit="image", disable=None))
         print(f"what decided: {count} pictures in {printable(settings.explain)}, and overview.png of the first ones")
-    if images.passed_over:
-        example = printable(images.passed_over[0])
-        print(f"passed over: {len(images.passed_over)} files without an image's extension, such as {example}")
+    if images.skipped:
+        example = printable(images.skipped[0])
+        print(f"passed over: {len(images.skipped)} files without an image's extension, such as {example}")
     failed = sum(bool(p.error) for p in file.predictions)
     if failed:
         where = f"the column error of {printable(settings.out)} says why"
@@ -170,10 +167,10 @@ def tell(predictions: list[Prediction], net: PixelCNN, out: Path) -> None:
     if judged:
         truth, predicted = [p.truth for p in judged], [p.label for p in judged]
         confidence, correct = [p.confidence for p in judged], [p.label == p.truth for p in judged]
-        accuracy, macro, f1 = scores(truth, predicted)
+        accuracy, macro, f1 = classification_scores(truth, predicted)
         confusion, reliability = out.with_name("confusion.png"), out.with_name("reliability.png")
-        confusion_picture(truth, predicted, net.class_names, confusion)
-        reliability_picture(confidence, correct, reliability)
+        plot_confusion_matrix(truth, predicted, net.class_names, confusion)
+        reliability_diagram(confidence, correct, reliability)
         over = f"all {len(judged)}" if len(judged) == len(labelled) else f"the {len(judged)} of {len(labelled)}"
         print(f"accuracy {accuracy:.4f}, macro F1 {macro:.4f} (over {over} images whose class is known)")
         print("F1 of each class: " + ", ".join(f"{printable(net.class_names[y])} {f:.3f}" for y, f in f1.items()))

@@ -20,23 +20,18 @@ from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_ty
 from torch import Tensor
 
 from data import read_image
+from evaluation.fid import FID, SafeFID
+from evaluation.fid_reference import parse_reference
+from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder
 from model import PixelCNN, load_checkpoint
-from training.cli import SHIPPED, Seed, UserError, parse_settings, run_script
-from training.device import pick_device
-from training.distributed import from_main, gather, process_group, rank
-from training.fid import FID, SafeFID
-from training.fid_reference import parse_reference
-from training.pictures import (
-    MAX_PER_CLASS,
-    check_writable,
-    draw_images,
-    file_stems,
-    labelled_grid,
-    prepare_folder,
-    printable,
-    write_png,
-)
-from training.predictions import join_list
+from model.checkpoint import PRETRAINED
+from plots.images import labelled_grid, write_png
+from utils.arguments import Seed, join_list, parse_settings, run_script
+from utils.device import pick_device
+from utils.distributed import from_main, gather, process_group, rank
+from utils.errors import UserError
+from utils.files import check_writable
+from utils.text import file_stems, printable
 
 PerClass = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])
 
@@ -69,7 +64,7 @@ class GenerateSettings:
             it is missing.
     """
 
-    checkpoint: str = SHIPPED
+    checkpoint: str = PRETRAINED
     out: str = "samples"
     per_class: PerClass = 25
     classes: list[str] | None = None

@@ -2,13 +2,12 @@
 
 import sys
 
-from training.cli import parse_settings, run_script
-from training.distributed import from_main, process_group, rank
-from training.predictions import join_list
 from training.resume import find_run
 from training.settings import TrainSettings
-from training.tracking import failed_trials_reported, start_tracker
+from training.tracking import report_failed_trial, start_tracker
 from training.trainer import Trainer
+from utils.arguments import join_list, parse_settings, run_script
+from utils.distributed import from_main, process_group, rank
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(argv: list[str]) -> int:
-    with failed_trials_reported():
+    with report_failed_trial():
         settings, resumed = find_run(parse_settings(TrainSettings, __doc__, argv), argv)
         trainer = Trainer(settings, from_main(resumed))
     if rank() > 0:

@@ -13,10 +13,12 @@ from pathlib import Path
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from training.cli import UserError, run_script
-from training.sweep_file import read_sweep
-from training.sweep_report import load_study, write_report
-from training.sweep_run import Sweep, database, fix, fixed_settings, open_storage, run_sweep
+from tuning.report import load_study, write_report
+from tuning.runner import run_sweep
+from tuning.study import database, open_storage
+from tuning.sweep_file import Sweep, fix, fixed_settings, read_sweep
+from utils.arguments import run_script
+from utils.errors import UserError, reason
 
 
 def parse(argv: list[str]) -> Namespace:
@@ -36,7 +38,7 @@ def parse(argv: list[str]) -> Namespace:
     try:
         arguments = parser.parse_args(argv)
     except ArgumentError as error:
-        raise UserError(f"{' '.join(str(error).split())} (--help lists what there is)") from None
+        raise UserError(f"{reason(error)} (--help lists what there is)") from None
     if (arguments.sweep is None) == (arguments.report is None):
         raise UserError("give either a SWEEP.yaml or --report STUDY (--help lists what there is)")
     return arguments

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from benchmarks.timing import alternate, describe, forward_gflop, make_net, peaks_of, plain_blocks, print_table
 from data import load_split
+from evaluation.scoring import Scorer
 from model import PixelCNN, load_checkpoint, log_likelihood
-from training.device import pick_device
-from training.scoring import Scorer
+from utils.device import pick_device
 
 
 @torch.no_grad()

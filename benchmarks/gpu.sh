@@ -245,7 +245,7 @@ import torch.distributed as dist
 
 import training.step
 from model import PixelCNN
-from training.device import pick_device
+from utils.device import pick_device
 from training.settings import TrainSettings
 
 device = pick_device(sys.argv[1])

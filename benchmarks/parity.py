@@ -16,13 +16,14 @@ from torch import Tensor
 
 from benchmarks.timing import describe
 from data import load_split
+from evaluation.scoring import Scorer
 from model import PixelCNN, image_generators, load_checkpoint, log_likelihood, sample
-from model.sampler import Sampler
-from training.cli import SHIPPED, run_script
-from training.device import pick_device
-from training.evaluation import bits_per_dim
-from training.precision import pick_precision
-from training.scoring import Scorer
+from model.checkpoint import PRETRAINED
+from model.likelihood import bits_per_dim
+from model.sampling.sampler import Sampler
+from utils.arguments import run_script
+from utils.device import pick_device
+from utils.precision import pick_precision
 
 NATS = 0.05  # apart in fp32, of about 8,000
 SAME_LABELS = 0.995
@@ -148,7 +149,7 @@ def gradients(device: torch.device, size: int) -> Iterator[Check]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ...")
-    parser.add_argument("--checkpoint", default=SHIPPED)
+    parser.add_argument("--checkpoint", default=PRETRAINED)
     parser.add_argument("--data_dir", help="of the checkpoint's data set; datasets/NAME by default")
     parser.add_argument("--images", type=int, help="so many images at most, from the first; all by default")
     parser.add_argument("--size", type=int, default=16, help="side of the images of the small random networks")

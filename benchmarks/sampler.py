@@ -13,8 +13,8 @@ import torch
 from benchmarks.timing import alternate, describe, forward_gflop, make_net, peak_gflops, print_table, synchronize
 from model import Sampler, image_generators, to_unit
 from model.mixture import mixture_noise
-from model.sampler import FullRows
-from training.device import pick_device
+from model.sampling.sampler import FullRows
+from utils.device import pick_device
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import layers.blocks
 from model import PixelCNN
-from training.precision import DTYPES
+from utils.precision import DTYPES
 
 __all__ = [
     "alternate",

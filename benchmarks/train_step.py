@@ -29,11 +29,11 @@ from benchmarks.timing import (
 )
 from data import load_split
 from model import PixelCNN, log_likelihood
-from training.device import cudnn_benchmark, pick_device
-from training.evaluation import bits_per_dim
-from training.precision import pick_precision
+from model.likelihood import bits_per_dim
 from training.settings import TrainSettings
 from training.step import TrainingStep
+from utils.device import cudnn_benchmark, pick_device
+from utils.precision import pick_precision
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 

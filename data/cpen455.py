@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from .images import read_images
-from .types import DataError, ImageSet, Source, reason
+from data.images import read_images
+from data.types import ImageSet, Source
+from utils.errors import DataError, reason
 
 ARCHIVE_URL = "https://github.com/DSL-Lab/CPEN455HW-2023W2/archive/refs/heads/main.zip"
 CLASS_NAMES = ("burger", "panda", "koala", "pizza")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from .images import resize_images
-from .splits import stratified_split
-from .types import ImageSet, Source
+from data.images import resize_images
+from data.splits import stratified_split
+from data.types import ImageSet, Source
 
 
 def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> ImageSet:

@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 
 from data.registry import load_split
-from data.types import DataError, ImageSet
+from data.types import ImageSet
+from utils.errors import DataError
 
 __all__ = ["export_split"]
 

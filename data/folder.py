@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from .images import find_images, read_images
-from .splits import SEED
-from .types import DataError, ImageSet, Source
+from data.images import find_images, read_images
+from data.splits import SEED
+from data.types import ImageSet, Source
+from utils.errors import DataError
 
 SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from .types import DataError, reason
+from utils.errors import DataError, reason
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns here, and refuses at twice this
 MAX_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA; some decoders read the whole file into memory
@@ -29,7 +29,7 @@ DRAFT_FACTOR = 4  # large JPEGs are decoded small, to save memory, but never bel
 
 
 def find_images(
-    path: str | Path, unreadable: dict[Path, DataError] | None = None, passed_over: list[Path] | None = None
+    path: str | Path, unreadable: dict[Path, DataError] | None = None, skipped: list[Path] | None = None
 ) -> list[Path]:
     """List the image files below a folder.
 
@@ -40,7 +40,7 @@ def find_images(
     Args:
         path: file or folder.
         unreadable: where given, folders that cannot be listed are among the results, and their errors in here.
-        passed_over: where given, gets the files without an image's extension.
+        skipped: where given, gets the files without an image's extension.
 
     Raises:
         DataError: `path` does not exist, or a folder cannot be listed and `unreadable` is None.
@@ -77,8 +77,8 @@ def find_images(
             kind = subfolders if _is_folder(entry) else found if inside.suffix.lower() in extensions else others
             kind.append(inside)
         folders += reversed(subfolders)  # the last one is next
-        if passed_over is not None:
-            passed_over += others
+        if skipped is not None:
+            skipped += others
     return sorted(found)
 
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from . import cpen455, digits, folder, torchvision_sets
-from .types import DataError, ImageSet, Source
+from data import cpen455, digits, folder, torchvision_sets
+from data.types import ImageSet, Source
+from utils.errors import DataError
 
 DATASETS: dict[str, Source] = {
     "digits": digits.SOURCE,

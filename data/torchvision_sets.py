@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .images import resize_images
-from .splits import stratified_split
-from .types import DataError, ImageSet, Source, reason
+from data.images import resize_images
+from data.splits import stratified_split
+from data.types import ImageSet, Source
+from utils.errors import DataError, reason
 
 SPLITS = ("train", "validation", "test")
 MNIST_FILES = "the four files {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"

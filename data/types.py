@@ -1,4 +1,4 @@
-"""What every source returns, and the one error a user sees."""
+"""What every source returns."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,14 +6,7 @@ from pathlib import Path
 
 import torch
 
-
-class DataError(ValueError):
-    """A user's mistake about data: one line saying what is wrong and what to do."""
-
-
-def reason(error: Exception) -> str:
-    """The message of another library's error on one line, to quote in a DataError."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+__all__ = ["ImageSet", "Source"]
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: == on tensors has no single truth value

@@ -1,24 +1,21 @@
 """The network of p(image | class), its likelihood, its sampler, the Bayes classifier and checkpoints."""
 
-from model.bayes import class_log_likelihoods, fold_weight_norm, log_likelihood, posterior
-from model.checkpoint import (
-    CheckpointError,
-    load_any_checkpoint,
-    load_checkpoint,
-    load_starter_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from model.checkpoint import PRETRAINED, load_checkpoint, read_checkpoint, save_checkpoint
 from model.initialization import data_dependent_init
+from model.likelihood import bits_per_dim, class_log_likelihoods, fold_weight_norm, log_likelihood, posterior
 from model.mixture import mixture_log_prob, mixture_sample, pixel_log_prob, to_levels, to_unit
 from model.pixelcnn import SIDES, PixelCNN
-from model.sampler import Sampler, image_generators, sample
+from model.sampling import Sampler, image_generators, sample
+from model.starter import load_any_checkpoint, load_starter_checkpoint
+from utils.errors import CheckpointError
 
 __all__ = [
+    "PRETRAINED",
     "SIDES",
     "CheckpointError",
     "PixelCNN",
     "Sampler",
+    "bits_per_dim",
     "class_log_likelihoods",
     "data_dependent_init",
     "fold_weight_norm",

@@ -10,7 +10,8 @@ from PIL import Image
 import classify
 from data import read_image
 from model import PixelCNN, class_log_likelihoods, load_checkpoint, save_checkpoint
-from training.cli import UserError, run_script
+from utils.arguments import run_script
+from utils.errors import UserError
 
 NAMES = ("cat", "dog", "owl")
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from data import load_split
+from evaluation.evaluate import evaluate
 from model import PixelCNN, load_checkpoint, save_checkpoint
-from training.evaluation import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = (
@@ -24,7 +24,7 @@ RUN = (
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 GRADIENT = """
 import sys, torch
-from training.distributed import process_group, rank
+from utils.distributed import process_group, rank
 from training.settings import TrainSettings
 from training.trainer import Trainer
 size, out, weight = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])

@@ -18,11 +18,12 @@ from PIL import Image
 
 import classify
 import pcnn_train
-from data import DataError, read_image
+from data import read_image
+from evaluation.prediction_file import read_csv
 from model import PixelCNN, save_checkpoint
-from training.cli import UserError, parse_settings, run_script
-from training.prediction_file import read_csv
 from training.settings import TrainSettings
+from utils.arguments import parse_settings, run_script
+from utils.errors import DataError, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 

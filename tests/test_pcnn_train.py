@@ -65,7 +65,7 @@ def test_checkpoints_describe_themselves(run_folder):
 def test_evaluated_weights_are_the_moving_average(run_folder):
     """val_bpd of the last report is that of the EMA weights of last.pt, over every validation image."""
     from data import load_split
-    from training.evaluation import evaluate
+    from evaluation.evaluate import evaluate
 
     split = load_split("digits", "validation")
     report = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])
@@ -114,8 +114,8 @@ def test_load_params_takes_a_starter_state_dict(tmp_path):
 
 def test_published_command_is_accepted():
     """Flag for flag, as the published configuration is run."""
-    from training.cli import parse_settings
     from training.settings import TrainSettings
+    from utils.arguments import parse_settings
 
     flags = (
         "--batch_size 16 --sample_batch_size 16 --sampling_interval 25 --save_interval 25 --dataset cpen455 "
@@ -130,15 +130,15 @@ def test_published_command_is_accepted():
     [("--en_wandb True", True), ("--en_wandb false", False), ("--en_wandb=true", True), ("--en_wandb=False", False)],
 )
 def test_booleans_mean_what_they_say(text, value):
-    from training.cli import parse_settings
     from training.settings import TrainSettings
+    from utils.arguments import parse_settings
 
     assert parse_settings(TrainSettings, "", text.split()).en_wandb is value
 
 
 def test_flags_override_the_config(tmp_path):
-    from training.cli import parse_settings
     from training.settings import TrainSettings
+    from utils.arguments import parse_settings
 
     config = tmp_path / "c.yaml"
     config.write_text("nr_filters: 24\nlr: 0.01\n")
@@ -160,8 +160,8 @@ def test_print_config_is_a_config(script, tmp_path):
     ["configs/digits.yaml", "configs/cpen455.yaml", "configs/cpen455_hybrid.yaml", "configs/cpen455_published.yaml"],
 )
 def test_shipped_configs_parse(path):
-    from training.cli import parse_settings
     from training.settings import TrainSettings
+    from utils.arguments import parse_settings
 
     assert parse_settings(TrainSettings, "", ["--config", path]).dataset in path
 
@@ -209,7 +209,7 @@ def bad_cases(tmp_path):
 
 def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, capsys):
     import pcnn_train
-    from training.cli import run_script
+    from utils.arguments import run_script
 
     for flags, words in bad_cases(tmp_path):
         argv = [*flags.split(), "--save_dir", str(tmp_path / "runs")]
@@ -226,7 +226,7 @@ def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, capsys):
 def test_what_is_wrong_at_the_start_is_told_before_the_images_are_read(tmp_path, monkeypatch, capsys):
     import pcnn_train
     import training.trainer
-    from training.cli import run_script
+    from utils.arguments import run_script
 
     def no_images(*_):
         raise AssertionError("the images were read")

@@ -17,11 +17,12 @@ import torch
 import pcnn_train
 import training.step
 import training.trainer
-from model import CheckpointError, load_checkpoint
-from training.cli import run_script
-from training.interruption import Interrupted, Interruption
+from model import load_checkpoint
 from training.settings import TrainSettings
 from training.trainer import Trainer
+from utils.arguments import run_script
+from utils.errors import CheckpointError
+from utils.signals import Interrupted, Interruption
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = (
@@ -212,7 +213,7 @@ def test_a_signal_while_the_confusion_matrix_is_drawn(undisturbed, tmp_path, mon
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.trainer, "confusion_picture", cut)
+        patch.setattr(training.trainer, "plot_confusion_matrix", cut)
         with pytest.raises(Interrupted):
             pcnn_train.main([*SHORT, "--run_dir", str(folder)])
     assert (folder / "best.pt").exists() and not (folder / "confusion.png").exists()

@@ -1,1 +1,1 @@
-"""Training and evaluation of the network, and what the scripts share."""
+"""Training of one network."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.evaluation import bits_per_dim
+from model.likelihood import bits_per_dim
 
 __all__ = ["candidate_classes", "hybrid_loss"]
 

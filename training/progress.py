@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.fid import FID_NAMES
+from evaluation.metrics import FID_NAMES
 
 __all__ = ["Progress", "Readout", "means", "mixed_seed", "summary"]
 

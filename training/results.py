@@ -1,15 +1,19 @@
 """The rows of a table of results: python -m training.results RUN_DIR..."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.cli import UserError, parse_settings, run_script
-from training.pictures import printable, replacing
+from evaluation.metrics import best_report
+from plots.curves import plot_tradeoff
 from training.resume import run_settings
 from training.settings import TrainSettings
+from utils.arguments import parse_settings, run_script
+from utils.errors import UserError
+from utils.text import printable
+
+__all__ = []
 
 COLUMNS = ("run", "network", "objective", "seed", "epochs", "accuracy", "bits/dim", "FID", "minutes of training")
 
@@ -27,8 +31,8 @@ class ResultsSettings:
     figure: str | None = None
 
 
-def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The reports of a run, those without an evaluation too. Raises UserError where there is none with one."""
+def read_reports(folder: Path) -> list[dict[str, Any]]:
+    """The reports of a run. Raises UserError unless one of them has an evaluation."""
     try:
         reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     except (OSError, ValueError) as error:
@@ -45,9 +49,8 @@ def objective(settings: TrainSettings) -> str:
 
 def row(folder: Path) -> tuple[str, ...]:
     """The best epoch of a run as cells. Raises UserError for a folder without a run or an evaluation."""
-    settings, reports = run_settings(folder), evaluations(folder)
-    judged = [report for report in reports if "accuracy" in report]
-    best = max(judged, key=lambda report: (report["accuracy"], -report["val_bpd"]))
+    settings, reports = run_settings(folder), read_reports(folder)
+    best = best_report(reports)
     fids = [report["fid"] for report in reports if "fid" in report]
     return (
         printable(folder.name),
@@ -62,24 +65,6 @@ def row(folder: Path) -> tuple[str, ...]:
     )
 
 
-def draw(folders: Sequence[Path], path: str) -> None:
-    """Accuracy against bits/dim, an epoch a point, the last one marked. Raises UserError."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for folder in folders:
-        judged = [report for report in evaluations(folder) if "accuracy" in report]
-        x, y = [report["val_bpd"] for report in judged], [report["accuracy"] for report in judged]
-        (line,) = axes.plot(x, y, marker=".", alpha=0.6, label=objective(run_settings(folder)))
-        axes.plot(x[-1:], y[-1:], marker="o", color=line.get_color())
-    axes.set(xlabel="validation bits per dimension (less is better)", ylabel="validation accuracy")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=100, format="png")
-
-
 def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(ResultsSettings, __doc__, argv, positional="runs")
     if not settings.runs:
@@ -88,7 +73,10 @@ def main(argv: list[str] | None = None) -> int:
     for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows):
         print(f"| {' | '.join(cells)} |")
     if settings.figure:
-        draw([Path(run) for run in settings.runs], settings.figure)
+        runs = [Path(run) for run in settings.runs]
+        evaluations = [[report for report in read_reports(run) if "accuracy" in report] for run in runs]
+        labels = [objective(run_settings(run)) for run in runs]
+        plot_tradeoff(list(zip(labels, evaluations, strict=True)), settings.figure)
     return 0
 
 

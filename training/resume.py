@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.cli import UserError, parse_settings
-from training.pictures import printable
 from training.settings import TrainSettings
+from utils.arguments import parse_settings
+from utils.errors import UserError
+from utils.text import printable
 
 __all__ = ["find_run"]
 

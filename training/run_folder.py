@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -11,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib.figure import Figure
-from tqdm import tqdm
 
-from model import CheckpointError
-from training.cli import UserError
-from training.distributed import from_main, rank
-from training.fid import FID_NAMES
-from training.pictures import printable, replacing
+from evaluation.metrics import FID_NAMES
+from plots.curves import plot_learning_curves
 from training.settings import TrainSettings
+from utils.console import notify
+from utils.distributed import from_main, rank
+from utils.errors import CheckpointError, UserError
+from utils.files import atomic_write
+from utils.text import printable
 
-__all__ = ["RunFolder", "draw_curves", "refuse_place", "reported"]
+__all__ = ["RunFolder", "refuse_place", "reported"]
 
 
 class RunFolder:
@@ -51,10 +50,10 @@ class RunFolder:
                 raise UserError(
                     f"cannot write the {what} to {printable(folder)}: {reason}; give another folder"
                 ) from None
-        with replacing(self.path / "config.yaml") as partial:
+        with atomic_write(self.path / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False))
         if resumed is not None:
-            with replacing(self.path / "metrics.jsonl") as partial:
+            with atomic_write(self.path / "metrics.jsonl") as partial:
                 partial.write_text("".join(json.dumps(report) + "\n" for report in self.metrics))
 
     def report(self, **values: Any) -> None:
@@ -62,10 +61,10 @@ class RunFolder:
         self.metrics.append(values)
         if rank() > 0:
             return
-        with reported("metrics.jsonl"), replacing(self.path / "metrics.jsonl") as partial:
+        with reported("metrics.jsonl"), atomic_write(self.path / "metrics.jsonl") as partial:
             partial.write_text("".join(json.dumps(report) + "\n" for report in self.metrics))
         with reported("curves.png"):
-            draw_curves(self.metrics, self.path / "curves.png")
+            plot_learning_curves(self.metrics, curve_panels(self.metrics), self.path / "curves.png")
 
 
 def refuse_place(settings: TrainSettings) -> None:
@@ -114,26 +113,14 @@ def reported(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, UserError, CheckpointError) as error:
-        tqdm.write(f"warning: {name} was not written ({error}); training goes on", file=sys.stderr)
+        notify(f"warning: {name} was not written ({error}); training goes on")
 
 
-def draw_curves(metrics: list[dict[str, Any]], path: Path) -> None:
-    """curves.png: bits/dim, validation accuracy and, where it was measured, FID against epochs."""
-    distances = [name for name in FID_NAMES if any(name in report for report in metrics)]
-    panels = [
-        ("bits per dimension", {"train_bpd": "train (with dropout)", "val_bpd": "validation"}),
-        ("validation accuracy", {"accuracy": None}),
-        *((name.replace("_", " "), {name: None}) for name in distances),
-    ]
-    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
-    for axes, (title, lines) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        for key, label in lines.items():
-            points = [(report["epoch"], report[key]) for report in metrics if key in report]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker=".", label=label)
-        axes.set(xlabel="epoch", ylabel=title, ylim=(0, 1) if "accuracy" in lines else None)
-        axes.grid(alpha=0.3)
-        if len(lines) > 1 and axes.lines:
-            axes.legend()
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=100, format="png")
+def curve_panels(reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """The panels of curves.png; a Fréchet distance has one where it was measured."""
+    panels = {
+        "bits per dimension": {"train_bpd": "train (with dropout)", "val_bpd": "validation"},
+        "validation accuracy": {"accuracy": "validation"},
+    }
+    distances = [name for name in FID_NAMES if any(name in report for report in reports)]
+    return panels | {name.replace("_", " "): {name: "samples"} for name in distances}

@@ -6,8 +6,8 @@ from typing import Literal
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 
 from model import SIDES
-from training.cli import Fraction, Seed
-from training.precision import Precision
+from utils.arguments import Fraction, Seed
+from utils.precision import Precision
 
 __all__ = ["TrainSettings"]
 

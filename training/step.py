@@ -1,7 +1,5 @@
 """One training step, without I/O: images and labels in, bits/dim out."""
 
-import sys
-import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,17 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from tqdm import tqdm
 
 from model import PixelCNN, log_likelihood
-from model.cuda_graph import GraphedFunction
-from training.cli import UserError, out_of_memory
-from training.distributed import mean_of, world_size
-from training.evaluation import bits_per_dim
+from model.likelihood import bits_per_dim
 from training.objective import candidate_classes, hybrid_loss
 from training.optimization import MovingAverage, make_optimizer
-from training.precision import autocast
 from training.settings import TrainSettings
+from utils.console import notify
+from utils.cuda_graph import GraphedFunction
+from utils.distributed import all_mean, world_size
+from utils.errors import UserError, summary
+from utils.memory import out_of_memory
+from utils.precision import autocast
 
 __all__ = ["TrainingStep"]
 
@@ -90,7 +89,7 @@ class TrainingStep:
         norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if self.settings.grad_clip:
             clip_grads_with_norm_(self.parameters, self.settings.grad_clip, norm)
-        parts = mean_of(parts)
+        parts = all_mean(parts)
         bad = ~torch.isfinite(norm)
         self.optimizer.found_inf = bad.float()  # fused Adam leaves weights and moments alone where it is 1
         with self._lr_on_device():
@@ -114,10 +113,10 @@ class TrainingStep:
                 ) from None
             if self.uncompiled is None or self._capturing:  # what is captured was compiled before
                 raise
-            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+            reason = summary(error)
             if world_size() > 1:  # gradients may be on their way already
                 raise UserError(f"torch.compile failed ({reason}); use --compile false") from None
-            tqdm.write(f"warning: torch.compile failed ({reason}); training goes on uncompiled", file=sys.stderr)
+            notify(f"warning: torch.compile failed ({reason}); training goes on uncompiled")
             self.log_likelihood, self.uncompiled = self.uncompiled, None
         self._set_seed()  # the same dropout as if nothing had been tried
         return self._backward(images, labels)

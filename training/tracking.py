@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from training.settings import TrainSettings
+from utils.console import notify
+from utils.errors import summary
 
-__all__ = ["Tracker", "WandbTracker", "failed_trials_reported", "start_tracker"]
+__all__ = ["Tracker", "WandbTracker", "report_failed_trial", "start_tracker"]
 
 PROJECT = "conditional-pixelcnn"
 RUN_FILE = "wandb_run.json"  # in the run's folder: which W&B run a resumed run continues
@@ -48,7 +48,7 @@ class Tracker:
         if error is None:
             self.finish()
         else:
-            self.fail(one_line(error))
+            self.fail(summary(error))
 
 
 def start_tracker(settings: TrainSettings, folder: Path, device: torch.device, run_id: str | None = None) -> Tracker:
@@ -85,7 +85,7 @@ def harmless(method: Callable[..., None]) -> Callable[..., None]:
                 method(self, *arguments)
         except Exception as error:
             if not self.complained:
-                say(f"{method.__name__} failed ({one_line(error)}); the run goes on, W&B may lack some of it")
+                say(f"{method.__name__} failed ({summary(error)}); the run goes on, W&B may lack some of it")
             self.complained = True
 
     return guarded
@@ -104,7 +104,7 @@ class WandbTracker(Tracker):
         try:
             self.run = open_run({"dir": str(folder), **{k: v for k, v in options.items() if v is not None}})
         except Exception as error:
-            say(f"cannot start ({one_line(error)}); the run goes on without it")
+            say(f"cannot start ({summary(error)}); the run goes on without it")
         self.prepare()
 
     @harmless
@@ -184,7 +184,7 @@ def open_run(options: dict[str, Any]) -> Any:
                 return wandb.init(**options)
             reason = "there is no API key; `wandb login` sets one"
         except Exception as error:
-            reason = one_line(error)
+            reason = summary(error)
         options["mode"] = "offline"
     run = wandb.init(**options)
     if run.offline:
@@ -220,22 +220,16 @@ def code_version() -> str | None:
 
 
 @contextmanager
-def failed_trials_reported() -> Iterator[None]:
+def report_failed_trial() -> Iterator[None]:
     """Inside `wandb agent`, a trial that fails before its run folder exists still ends as failed with its reason."""
     try:
         yield
     except Exception as error:
         if os.environ.get("WANDB_SWEEP_ID"):
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                WandbTracker(Path(folder), {}).fail(one_line(error))
+                WandbTracker(Path(folder), {}).fail(summary(error))
         raise
 
 
-def one_line(error: BaseException) -> str:
-    """What went wrong, without line breaks: the class of an exception and its message."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
 def say(line: str) -> None:
-    tqdm.write(f"W&B: {line}", file=sys.stderr)
+    notify(f"W&B: {line}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data import DATASETS, ImageSet, load_split
+from evaluation.evaluate import Evaluation, evaluate
 from model import (
     PixelCNN,
     data_dependent_init,
@@ -22,20 +23,21 @@ from model import (
     sample,
 )
 from model import save_checkpoint as write_checkpoint
+from plots.classification import plot_confusion_matrix
+from plots.images import labelled_grid
 from training.augmentation import augment, draw_shifts
-from training.cli import UserError
-from training.device import cudnn_benchmark, pick_device
-from training.distributed import any_of, main_first, rank, world_size
-from training.evaluation import Evaluation, evaluate
-from training.fid_reference import TrainingFID
-from training.interruption import Interrupted, Interruption
-from training.pictures import confusion_picture, labelled_grid, printable
-from training.precision import pick_precision
 from training.progress import Progress, Readout, means, mixed_seed, summary
 from training.run_folder import RunFolder, refuse_place, reported
+from training.samples import TrainingFID
 from training.settings import TrainSettings
 from training.step import TrainingStep
 from training.tracking import Tracker
+from utils.device import cudnn_benchmark, pick_device
+from utils.distributed import all_max, main_first, rank, world_size
+from utils.errors import UserError, reason
+from utils.precision import pick_precision
+from utils.signals import Interrupted, Interruption
+from utils.text import printable
 
 __all__ = ["Trainer", "build_network"]
 
@@ -279,7 +281,7 @@ class Trainer:
             return  # asking the other processes takes time
         due = time.monotonic() - self.saved > self.settings.save_minutes * 60 > 0
         if world_size() > 1:
-            wish = any_of(max(int(due), STOP * (self.interruption.signum or 0)))
+            wish = all_max(max(int(due), STOP * (self.interruption.signum or 0)))
             due = wish % STOP
             self.interruption.signum = self.interruption.signum or wish // STOP or None
         self.interruption.check()
@@ -297,7 +299,7 @@ class Trainer:
                 path = self.folder.path / "confusion.png"
                 names = self.train_split.class_names
                 with reported("confusion.png"):
-                    confusion_picture(self.validation.labels, evaluation.predictions, names, path)
+                    plot_confusion_matrix(self.validation.labels, evaluation.predictions, names, path)
                     self.tracker.image("confusion", path, epoch)
             self.best = score  # last: what a signal cuts short is done again
 
@@ -344,8 +346,7 @@ class Trainer:
             self.best = None if checkpoint["best"] is None else tuple(checkpoint["best"])
             return checkpoint["metrics"]
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{printable(path)} does not hold a run to go on with: {reason}") from None
+            raise UserError(f"{printable(path)} does not hold a run to go on with: {reason(error)}") from None
 
     def draw(self, epoch: int) -> None:
         """Draw a grid of samples, one row a class; the same randomness at every epoch, so that grids compare."""

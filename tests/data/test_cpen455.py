@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data import DataError, ImageSet, cpen455, load_split
+from data import ImageSet, cpen455, load_split
+from utils.errors import DataError
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "cpen455"
 

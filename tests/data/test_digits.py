@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from data import DATASETS, DataError, load_split
+from data import DATASETS, load_split
+from utils.errors import DataError
 
 
 def key(image):

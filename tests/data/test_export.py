@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from data import DataError, ImageSet, find_images, load_split, read_image
+from data import ImageSet, find_images, load_split, read_image
 from data.export import export_split, main
+from utils.errors import DataError
 
 
 def test_pixels_and_classes_come_back(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data import DataError, load_split
+from data import load_split
+from utils.errors import DataError
 
 
 def put(folder, name, level=0, size=(10, 7)):

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from data import DataError, find_images, read_image
+from data import find_images, read_image
 from data import images as images_module
 from data.images import MAX_BYTES, MAX_PIXELS, ONE_LARGE, read_images, resize_images
+from utils.errors import DataError
 
 
 def saved(image, file_format, **options):

@@ -10,7 +10,8 @@ import scipy.io
 import torch
 import torchvision.datasets
 
-from data import DATASETS, DataError, load_split
+from data import DATASETS, load_split
+from utils.errors import DataError
 
 random = np.random.default_rng(0)
 

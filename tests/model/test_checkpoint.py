@@ -9,14 +9,8 @@ import pytest
 import torch
 
 from layers import FUSIONS
-from model import (
-    CheckpointError,
-    load_any_checkpoint,
-    load_checkpoint,
-    load_starter_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from model import load_any_checkpoint, load_checkpoint, load_starter_checkpoint, read_checkpoint, save_checkpoint
+from utils.errors import CheckpointError
 
 ABOUT = {"image_size": (8, 12), "class_names": ("ant", "bee", "cat"), "dataset": "insects"}
 

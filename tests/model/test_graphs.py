@@ -66,7 +66,7 @@ def test_randomness_in_parts(make_net, monkeypatch):
     expected = [sample(net, labels, (8, 8), generators) for generators in (image_generators(0, 0, 2), None)]
     torch.manual_seed(0)
     expected[1] = sample(net, labels, (8, 8))
-    monkeypatch.setattr("model.sampler.RANDOM_NUMBERS", 3 * 2 * 5 * 8)  # three rows of two images
+    monkeypatch.setattr("model.sampling.sampler.RANDOM_NUMBERS", 3 * 2 * 5 * 8)  # three rows of two images
     assert torch.equal(sample(net, labels, (8, 8), image_generators(0, 0, 2)), expected[0])
     torch.manual_seed(0)
     assert torch.equal(sample(net, labels, (8, 8)), expected[1])

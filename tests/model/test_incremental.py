@@ -5,7 +5,7 @@ import torch
 
 from layers import FUSIONS
 from model import image_generators, sample, to_unit
-from model.incremental import SteppingTwin
+from model.sampling.incremental import SteppingTwin
 
 
 def stepped(net, images, labels):

@@ -8,10 +8,10 @@ import torch
 
 import pcnn_train
 from model import PixelCNN, log_likelihood, mixture_log_prob
-from training.cli import run_script
 from training.objective import candidate_classes, hybrid_loss
 from training.settings import TrainSettings
 from training.trainer import Trainer
+from utils.arguments import run_script
 
 TINY = (
     "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 256 --dropout 0.1 --precision fp32 "
@@ -79,7 +79,7 @@ def test_the_trainer_s_loss_is_that_of_separate_calls(tmp_path):
 
 
 def test_weight_0_is_exactly_the_plain_loss(tmp_path):
-    from training.evaluation import bits_per_dim
+    from model.likelihood import bits_per_dim
 
     ours = trainer(tmp_path, "run", discriminative_weight=0.0)
     ours.net.train()

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import pcnn_train
+from evaluation.pixel_distance import pixel_distance
 from training import pixel_distance as distance
 from training import results
-from training.cli import UserError
-from training.pixel_distance import pixel_distance
+from utils.errors import UserError
 
 TINY = (
     "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 256 --dropout 0 --precision fp32 "

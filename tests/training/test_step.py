@@ -14,11 +14,11 @@ from torch.utils._pytree import tree_leaves
 import training.optimization
 import training.step
 from model import PixelCNN, Sampler, image_generators
-from model.cuda_graph import GraphedFunction, capture
-from training.cli import UserError
-from training.device import pick_device
 from training.settings import TrainSettings
 from training.step import TrainingStep
+from utils.cuda_graph import GraphedFunction, capture
+from utils.device import pick_device
+from utils.errors import UserError
 
 HYBRID = {"discriminative_weight": 0.1, "negatives": 1}
 

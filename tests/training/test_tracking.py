@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from training.settings import TrainSettings
-from training.tracking import Tracker, WandbTracker, failed_trials_reported, start_tracker
+from training.tracking import Tracker, WandbTracker, report_failed_trial, start_tracker
 
 DIGITS = "--dataset digits --nr_resnet 1 --nr_filters 4 --nr_logistic_mix 1 --batch_size 256 --dropout 0".split()
 SHORT = [*DIGITS, *"--max_epochs 2 --sample_batch_size 10 --lr 0.01 --ema 0.5".split()]
@@ -243,7 +243,7 @@ def test_a_failure_ends_the_run_with_its_reason(fake, tmp_path, error, reason):
 
 def test_a_loss_that_is_no_number_ends_the_run(fake, tmp_path):
     import pcnn_train
-    from training.cli import UserError
+    from utils.errors import UserError
 
     run = fake()
     with pytest.raises(UserError, match="no finite number in 5 steps in a row; lower --lr"):
@@ -258,7 +258,7 @@ def test_a_loss_that_is_no_number_ends_the_run(fake, tmp_path):
 def test_a_start_that_fails_is_reported_inside_a_sweep_alone(fake, monkeypatch, inside):
     run = fake()
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1") if inside else monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
-    with pytest.raises(ValueError), failed_trials_reported():
+    with pytest.raises(ValueError), report_failed_trial():
         raise ValueError("no such thing")
     assert (run.exit_code, run.summary.get("failure")) == ((1, "ValueError: no such thing") if inside else (None, None))
 

@@ -1,0 +1,1 @@
+"""How good a network is: scoring, metrics, calibration, predictions, attribution maps, FID."""

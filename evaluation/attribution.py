@@ -1,0 +1,73 @@
+"""Attribution maps: the per-pixel log-likelihood ratio of an image's two most probable classes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evaluation.images import Images
+from evaluation.predictions import Prediction
+from model import PixelCNN, pixel_log_prob, to_unit
+from plots.attribution import Attribution, plot_attributions
+from utils.errors import DataError
+from utils.files import check_writable
+from utils.text import file_stems
+
+__all__ = ["attribution_maps", "write_attributions"]
+
+BATCH = 8
+OVERVIEW = 12  # images in overview.png
+
+
+@torch.inference_mode()
+def attribution_maps(net: PixelCNN, images: Tensor, best: Tensor, second: Tensor) -> Tensor:
+    """log p(x_i | x_<i, best) - log p(x_i | x_<i, second) of each pixel i, nats: they sum to that of the whole image.
+
+    images uint8 [B, C, H, W], best and second int64 [B] -> float32 [B, H, W] on the network's device.
+    """
+    device = next(net.parameters()).device
+    x = to_unit(images.to(device))
+    of_best, of_second = (pixel_log_prob(x, net(x, y.to(device)).float()) for y in (best, second))
+    return of_best - of_second
+
+
+def write_attributions(
+    net: PixelCNN, images: Images, predictions: Sequence[Prediction], folder: str | Path, mirror: bool = False
+) -> Iterator[Path]:
+    """Write a picture <image>.png of each labelled image into ``folder``, and overview.png of the first ones.
+
+    With ``mirror`` the maps are the mean of the image's and of its mirror image's, as `MirrorScorer` scores. Yields
+    the paths of the images' pictures as they are written. Raises UserError where one cannot be.
+    """
+    folder = Path(folder)
+    check_writable(folder / "overview.png")
+    stems = file_stems(["overview", *(Path(p.name).stem for p in predictions)])[1:]
+    todo = [i for i, p in enumerate(predictions) if not p.error and p.second >= 0]
+    shown = []
+    for start in range(0, len(todo), BATCH):
+        numbers, pixels = [], []
+        for i in todo[start : start + BATCH]:
+            try:
+                pixels.append(images.read(i))
+            except DataError:  # it was there a moment ago
+                continue
+            numbers.append(i)
+        if not numbers:
+            continue
+        best, second = (
+            torch.tensor([getattr(predictions[i], which) for i in numbers]) for which in ("label", "second")
+        )
+        batch = torch.stack(pixels)
+        maps = attribution_maps(net, batch, best, second).cpu()
+        if mirror:
+            maps = (maps + attribution_maps(net, batch.flip(3), best, second).cpu().flip(2)) / 2
+        for i, image, nats in zip(numbers, pixels, maps, strict=True):
+            path = folder / f"{stems[i]}.png"
+            p = predictions[i]
+            attribution = Attribution(image, nats, net.class_names[p.label], net.class_names[p.second], p.confidence)
+            plot_attributions([attribution], path, columns=1)
+            shown = [*shown, attribution][:OVERVIEW]
+            yield path
+    if shown:
+        plot_attributions(shown, folder / "overview.png", columns=3)

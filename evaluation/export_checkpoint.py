@@ -1,0 +1,92 @@
+"""Export a checkpoint for others: python -m evaluation.export_checkpoint --checkpoint runs/NAME/best.pt --out OUT.pt.
+
+It holds the moving average of the weights alone, what was measured on validation images, and the temperature that
+calibrates the posterior, fitted on them too.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.nn.functional as F
+
+from data import load_split
+from evaluation.calibration import expected_calibration_error, fit_temperature
+from evaluation.evaluate import evaluate
+from evaluation.metrics import classification_scores
+from model import load_checkpoint, posterior, save_checkpoint
+from utils.arguments import parse_settings, run_script
+from utils.device import pick_device
+from utils.errors import UserError
+from utils.text import printable
+
+# settings of a run that are of the machine where it was trained
+PLACES = {"data_dir", "save_dir", "run_dir", "sample_dir", "load_params", "resume", "fid_weights", "device"}
+
+
+@dataclass
+class ExportSettings:
+    """Settings of evaluation.export_checkpoint.
+
+    Args:
+        checkpoint: a .pt file that pcnn_train.py wrote.
+        out: the file to write.
+        split: of the checkpoint's data set, to measure and fit on.
+        data_dir: where the data set's files are; none means datasets/NAME.
+        half: keep the weights in 16 bits, half the size; refused if that costs accuracy.
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+    """
+
+    checkpoint: str
+    out: str
+    split: str = "validation"
+    data_dir: str | None = None
+    half: bool = False
+    device: str = "auto"
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = parse_settings(ExportSettings, __doc__, argv)
+    net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
+    split = load_split(net.dataset, settings.split, net.image_size, settings.data_dir)
+    evaluation = evaluate(net, split, "fp32")
+    if settings.half:
+        full = evaluation.accuracy
+        evaluation = evaluate(net.half().float(), split, "fp32")
+        if evaluation.accuracy < full:
+            raise UserError(f"--half: accuracy would be {evaluation.accuracy:.4f}, not {full:.4f}; leave it out")
+    temperature = fit_temperature(evaluation.log_likelihoods, split.labels)
+    accuracy, macro_f1, _ = classification_scores(split.labels.tolist(), evaluation.predictions.tolist())
+    correct = (evaluation.predictions == split.labels).tolist()
+    error = {}
+    for name, t in (("1", 1.0), (f"{temperature:.1f}", temperature)):
+        confidence = posterior(evaluation.log_likelihoods.double(), None, t).amax(dim=1).tolist()
+        error[name] = expected_calibration_error(confidence, correct)
+        loss = F.cross_entropy(evaluation.log_likelihoods.double() / t, split.labels).item()
+        print(f"temperature {name}: expected calibration error {error[name]:.4f}, cross-entropy {loss:.4f} nats")
+    save_checkpoint(
+        settings.out,
+        net.half() if settings.half else net,
+        image_size=net.image_size,
+        class_names=net.class_names,
+        dataset=net.dataset,
+        settings={k: v for k, v in (net.metadata.get("settings") or {}).items() if k not in PLACES},
+        epoch=net.metadata.get("epoch"),
+        step=net.metadata.get("step"),
+        temperature=temperature,
+        validation={
+            "split": settings.split,
+            "images": len(split),
+            "accuracy": accuracy,
+            "bpd": evaluation.bpd,
+            "macro_f1": macro_f1,
+            "expected_calibration_error": error[f"{temperature:.1f}"],
+        },
+    )
+    size = Path(settings.out).stat().st_size / 2**20
+    print(f"accuracy {accuracy:.4f}, {evaluation.bpd:.3f} bits/dim over {len(split)} {settings.split} images")
+    print(f"{printable(settings.out)}: {size:.1f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,39 @@
+"""What FID is measured against."""
+
+import os
+from pathlib import Path
+
+from data import DATASETS, ImageSet, load_split
+from data.cpen455 import split_folder
+from evaluation.fid import image_files
+from utils.errors import UserError
+from utils.text import printable
+
+__all__ = ["parse_reference", "split_reference"]
+
+
+def split_reference(
+    dataset: str, split: str, image_size: int | tuple[int, int] | None, data_dir: str | None
+) -> Path | ImageSet:
+    """The reference that a split is: pixels at ``image_size``, or for cpen455 its folder of 64x64 files, as published.
+
+    Raises DataError.
+    """
+    if dataset == "cpen455" and split in DATASETS[dataset].splits:
+        return split_folder(split, None if data_dir is None else Path(data_dir).expanduser())
+    return load_split(dataset, split, image_size, data_dir)
+
+
+def parse_reference(reference: str, image_size: tuple[int, int], data_dir: str | None) -> Path | ImageSet:
+    """--fid REFERENCE: a folder, or DATASET:SPLIT. Raises UserError, DataError."""
+    if os.path.isdir(reference):
+        if not image_files(reference):
+            raise UserError(f"--fid {printable(reference)} has no images; give a folder that has")
+        return Path(reference)
+    dataset, colon, split = reference.partition(":")
+    if not colon or dataset not in DATASETS:
+        raise UserError(
+            f"--fid {printable(reference)} is no folder and no split of a data set; "
+            f"give a folder of images, or DATASET:SPLIT as in cpen455:test (data sets: {', '.join(DATASETS)})"
+        )
+    return split_reference(dataset, split, image_size, data_dir)

@@ -1,0 +1,80 @@
+"""The images that are classified: files and folders, or a split of a data set."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from data import ImageSet, find_images, read_image
+from model import PixelCNN
+from utils.errors import DataError, UserError
+from utils.text import printable
+
+__all__ = ["Images", "images_of_paths", "images_of_split", "true_label"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images to label: names and true labels (-1 unknown) in order, and ``read(i)`` -> uint8 [C, H, W].
+
+    ``read`` raises DataError for an image that cannot be read. ``skipped`` are files without an image's extension.
+    """
+
+    names: Sequence[str]
+    truth: Sequence[int]
+    read: Callable[[int], Tensor]
+    skipped: Sequence[Path] = ()
+
+
+def true_label(file: Path, folder: Path, class_names: Sequence[str]) -> int:
+    """The class that a folder between ``folder`` and ``file`` is named after, the innermost; -1 if there is none."""
+    for part in reversed(file.relative_to(folder).parts[:-1]):
+        if part in class_names:
+            return class_names.index(part)
+    return -1
+
+
+def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
+    """The images of files and folders (searched recursively), in order. Raises DataError, UserError."""
+    files: list[Path] = []
+    truth: list[int] = []
+    unreadable: dict[Path, DataError] = {}  # folders that cannot be listed: what their rows say
+    skipped: list[Path] = []
+    if not any(map(os.path.lexists, paths)):
+        raise UserError(f"{printable(paths[0])}: no such file or folder")
+    for path in paths:
+        found = (
+            find_images(path, unreadable, skipped) if os.path.lexists(path) else [Path(path)]
+        )  # a row says it is missing
+        if not found:
+            raise UserError(
+                f"{printable(path)} has no images in it, told by their extensions (.png, .jpg, ...); "
+                "give a folder that has, or files"
+            )
+        files += found
+        truth += [-1 if file == Path(path) else true_label(file, Path(path), net.class_names) for file in found]
+
+    def read(i: int) -> Tensor:
+        if files[i] in unreadable:
+            raise unreadable[files[i]]
+        return read_image(files[i], net.image_channels, net.image_size)
+
+    return Images([str(file) for file in files], truth, read, skipped)
+
+
+def images_of_split(split: ImageSet, net: PixelCNN) -> Images:
+    """The images of a data set's split. Raises UserError if the network was trained on another data set's."""
+    if split.class_names != net.class_names or split.images.shape[1] != net.image_channels:
+        raise UserError(
+            f"a checkpoint of another data set ({net.dataset}): "
+            f"it has {describe(net.class_names, net.image_channels)}, "
+            f"these images have {describe(split.class_names, split.images.shape[1])}"
+        )
+    return Images(names=split.paths, truth=split.labels.tolist(), read=split.images.__getitem__)
+
+
+def describe(class_names: Sequence[str], channels: int) -> str:
+    shown = [printable(name) for name in class_names[:10]] + ["..."] * (len(class_names) > 10)
+    return f"{channels} channel{'s' if channels > 1 else ''} and {len(class_names)} classes ({', '.join(shown)})"

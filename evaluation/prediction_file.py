@@ -1,0 +1,198 @@
+"""predictions.csv: written row by row, taken up again where a classification was cut off, safe in a spreadsheet."""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from evaluation.images import Images
+from evaluation.predictions import Prediction
+from utils.errors import UserError
+from utils.text import escaped, printable
+
+__all__ = ["PredictionFile", "read_csv"]
+
+FORMULA = "=+-@\t\r"  # a spreadsheet runs a text that begins so (OWASP, "CSV Injection")
+AMBIGUOUS = re.compile(rf"\\(?=[xu])|;(?=[{re.escape(FORMULA)}])")  # an escape in the name; a cell, split at semicolons
+ESCAPE = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})")
+
+
+def safe(text: str) -> str:
+    r"""A text as a cell of one line that no spreadsheet runs; `plain` is the inverse.
+
+    As `printable`, a backslash before x or u becoming \x5c; with ' before it where it begins like a formula or with '.
+    """
+    text = printable(AMBIGUOUS.sub(lambda match: escaped(match[0]), text))
+    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
+
+
+def plain(cell: str) -> str:
+    """The text of a cell; a path is again one that `open` takes."""
+
+    def character(match: re.Match[str]) -> str:
+        code = int(match[1] or match[2], 16)
+        return chr(0xDC00 + code if match[1] and code >= 0x80 else code)  # a byte that is no UTF-8
+
+    return ESCAPE.sub(character, cell.removeprefix("'"))
+
+
+def read_csv(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a file that classify.py wrote, cells of text as they were before they were made safe."""
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file, strict=True)
+    return [dict(zip(header, map(plain, row), strict=True)) for row in rows]  # a number never begins with '
+
+
+class PredictionFile:
+    """The CSV file of a classification, as a context manager: PATH.partial while it goes on, PATH at the end.
+
+    Args:
+        path: of the file.
+        class_names: of the network.
+        identity: what must be the same for a classification to go on, plain values, kept in PATH.partial.json; the
+            weights of the classes are in "prior", if any.
+        images: what is labelled, in order.
+        resume: keep the rows that a classification left when it was cut off.
+
+    ``predictions`` are those so far, without their log-likelihoods. Raises UserError where the file cannot be written,
+    or what is there to go on with is of another classification.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        class_names: Sequence[str],
+        identity: dict[str, Any],
+        images: Images,
+        resume: bool = False,
+    ):
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.about = self.path.with_name(self.partial.name + ".json")
+        self.class_names = list(class_names)
+        self.identity = json.loads(json.dumps(identity))  # as it is read back
+        self.prior = identity.get("prior") or [1.0] * len(self.class_names)
+        self.images = images
+        self.resume = resume
+        self.predictions: list[Prediction] = []
+        self.file: IO[str] | None = None
+
+    def __enter__(self) -> "PredictionFile":
+        if self.partial.exists() and not self.resume:
+            raise UserError(
+                f"{printable(self.partial)} holds the rows of a classification that was cut off; "
+                "--resume goes on with it, or remove it to begin anew"
+            )
+        try:
+            end = self.take_up() if self.resume and self.partial.exists() else 0
+            if not end:
+                self.about.write_text(json.dumps(self.identity) + "\n")
+            self.file = open(self.partial, "a" if end else "w", newline="", encoding="utf-8")
+            self.writer = csv.writer(self.file, lineterminator="\n")
+            if end:
+                self.file.truncate(end)  # drops a row of which only a part was written
+            else:
+                self.writer.writerow(map(safe, self.header))
+        except OSError as error:
+            raise UserError(f"{printable(self.partial)} cannot be written ({error.strerror or error})") from None
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.file is not None:
+            self.file.close()
+        if error is None:
+            os.replace(self.partial, self.path)
+            self.about.unlink(missing_ok=True)
+
+    @property
+    def header(self) -> list[str]:
+        scores = [f"logp_{name}" for name in self.class_names]
+        return ["path", "label", "class_name", "confidence", "bpd", *scores, "error"]
+
+    def write(self, prediction: Prediction) -> None:
+        """Append a row, numbers with 9 significant digits (a float32 exactly). Raises UserError on a full disk."""
+        p = prediction
+        if p.error:
+            cells = [""] * (len(self.header) - 2)
+        else:
+            numbers = [f"{number:.9g}" for number in (p.confidence, p.bpd, *p.log_likelihoods)]
+            cells = [str(p.label), safe(self.class_names[p.label]), *numbers]
+        try:
+            self.writer.writerow([safe(p.name), *cells, safe(p.error)])
+            self.file.flush()  # whatever ends this process, the row is there
+        except OSError as error:
+            raise UserError(
+                f"{printable(self.partial)} cannot be written ({error.strerror or error}); make room, then --resume"
+            ) from None
+        self.note(p)
+
+    def note(self, p: Prediction) -> None:
+        self.predictions.append(Prediction(p.name, p.truth, (), p.label, p.second, p.confidence, p.bpd, p.error))
+
+    def take_up(self) -> int:
+        """Read the rows that are there; returns where the last whole one ends, in bytes. Raises UserError."""
+        try:
+            identity = json.loads(self.about.read_text())
+        except (OSError, ValueError):
+            identity = None
+        if identity != self.identity:
+            raise self.another("checkpoint, prior or setting")
+        end = 0
+        for row, position in whole_rows(self.partial):
+            if end == 0:
+                if row != [safe(name) for name in self.header]:
+                    raise self.another("list of classes")
+            else:
+                self.note(self.prediction(row))
+            end = position
+        return end
+
+    def prediction(self, row: list[str]) -> Prediction:
+        """What a row of the file says. Raises UserError if it is not the row that belongs there."""
+        number = len(self.predictions)
+        names = self.images.names
+        if len(row) != len(self.header) or number >= len(names) or row[0] != safe(names[number]):
+            raise self.another("list of images")
+        known = {"name": names[number], "truth": self.images.truth[number]}
+        if row[-1]:
+            return Prediction(**known, error=plain(row[-1]))
+        try:
+            label, confidence, bpd = int(row[1]), float(row[3]), float(row[4])
+            scores = [float(cell) for cell in row[5:-1]]
+        except ValueError:
+            raise self.another("program") from None
+        evidence = [score + math.log(weight) for score, weight in zip(scores, self.prior, strict=True)]
+        second = max((i for i in range(len(scores)) if i != label), key=evidence.__getitem__, default=-1)
+        return Prediction(**known, label=label, second=second, confidence=confidence, bpd=bpd)
+
+    def another(self, what: str) -> UserError:
+        return UserError(
+            f"{printable(self.partial)} is of another {what}, so that it cannot be gone on with; "
+            "remove it to begin anew, or give another --out"
+        )
+
+
+def whole_rows(path: Path) -> Iterator[tuple[list[str], int]]:
+    """The rows of a CSV file that were written to their end, each with the byte where it ends."""
+    position = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal position
+        with open(path, "rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # cut in the middle
+                position += len(line)
+                yield line.decode("utf-8", "replace")
+
+    reader = csv.reader(lines(), strict=True)  # strict: a quote that never ends is an error, not a cell
+    try:
+        for row in reader:
+            yield row, position
+    except csv.Error:
+        return

@@ -1,0 +1,123 @@
+"""Classification by Bayes' rule: from log-likelihoods to predictions."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import torch
+from torch import Tensor
+
+from evaluation.images import Images
+from evaluation.scoring import Score
+from model import PixelCNN, posterior
+from model.likelihood import bits_per_dim
+from utils.distributed import gather, rank, world_size
+from utils.errors import DataError, UserError
+
+__all__ = ["Prediction", "class_prior", "posterior_temperature", "predict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is known of one image.
+
+    Args:
+        name: its path.
+        truth: true label, -1 unknown.
+        log_likelihoods: log p(image | class) in nats for every class; empty where ``error`` is set.
+        label: the most probable class, -1 where ``error`` is set.
+        second: the class after it, -1 where there is none.
+        confidence: posterior probability of that class, 0..1.
+        bpd: bits per dimension of the image under that class.
+        error: why the image could not be read, empty if it could.
+    """
+
+    name: str
+    truth: int
+    log_likelihoods: tuple[float, ...] = ()
+    label: int = -1
+    second: int = -1
+    confidence: float = math.nan
+    bpd: float = math.nan
+    error: str = ""
+
+
+def class_prior(weights: Sequence[float] | None, num_classes: int) -> Tensor | None:
+    """Positive weights, one a class, as probabilities that sum to 1: float64 [num_classes]. None stays None."""
+    if weights is None:
+        return None
+    if len(weights) != num_classes:
+        raise UserError(
+            f"--prior has {len(weights)} numbers, the checkpoint has {num_classes} classes; give one for each"
+        )
+    for weight in weights:
+        if not (weight > 0 and math.isfinite(weight)):
+            raise UserError(f"--prior has {weight}; every number must be positive and finite")
+    prior = torch.tensor(weights, dtype=torch.float64)
+    return prior / prior.sum()
+
+
+def posterior_temperature(given: float | None, net: PixelCNN) -> float:
+    """The temperature of the posterior: the one given, or the checkpoint's, or 1. Raises UserError for a bad one."""
+    temperature = net.metadata.get("temperature", 1.0) if given is None else given
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise UserError("the checkpoint's temperature is no positive number; give --temperature")
+    return float(temperature)
+
+
+def predict(
+    score: Score, images: Images, prior: Tensor | None = None, temperature: float = 1.0, start: int = 0
+) -> Iterator[Prediction]:
+    """Label the images from number ``start`` on, one prediction each, in order; one with an error for a bad file.
+
+    While a batch is scored the next one is read. ``prior`` is p(class) [num_classes], uniform if None; temperature is
+    that of `posterior`. Several processes share each batch; all get all predictions.
+    """
+    joint = score.batch_size * world_size()
+    first = start // joint * joint  # the same batches from any start: rounding differs between batches
+    batches = [range(i, min(i + joint, len(images.names))) for i in range(first, len(images.names), joint)]
+    shares = [batch[rank() * score.batch_size :][: score.batch_size] for batch in batches]
+
+    def read(i: int) -> Tensor | DataError:
+        try:
+            return images.read(i)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=4) as pool:  # decoding releases the interpreter's lock
+        reading = pool.map(read, shares[0] if shares else ())
+        for share, following in pairwise([*shares, range(0)]):
+            results = list(reading)
+            reading = pool.map(read, following)
+            readable = [result for result in results if isinstance(result, Tensor)]
+            labelled = label_batch(score, torch.stack(readable), prior, temperature) if readable else iter(())
+            predictions = []
+            for i, result in zip(share, results, strict=True):
+                known = {"name": images.names[i], "truth": images.truth[i]}
+                if isinstance(result, DataError):
+                    predictions.append(Prediction(**known, error=str(result)))
+                else:
+                    predictions.append(Prediction(**known, **next(labelled)))
+            for prediction in chain.from_iterable(gather(predictions)):
+                if first >= start:
+                    yield prediction
+                first += 1
+
+
+def label_batch(score: Score, images: Tensor, prior: Tensor | None, temperature: float) -> Iterator[dict]:
+    """uint8 [B, C, H, W] -> the fields of a Prediction that the network decides, for each image."""
+    log_likelihoods = score(images).double()
+    probabilities = posterior(log_likelihoods, prior, temperature)
+    evidence = log_likelihoods if prior is None else log_likelihoods + prior.log()  # no temperature decides
+    order = evidence.topk(min(2, evidence.shape[1]), dim=1).indices
+    for nats, row, best in zip(log_likelihoods.tolist(), probabilities.tolist(), order.tolist(), strict=True):
+        label = best[0]
+        yield {
+            "log_likelihoods": tuple(nats),
+            "label": label,
+            "second": best[-1] if len(best) > 1 else -1,
+            "confidence": row[label],
+            "bpd": bits_per_dim(-nats[label], tuple(images.shape[1:])),
+        }

@@ -1,0 +1,58 @@
+"""Bits per dimension and accuracy over every image of a split."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from model.mixture import mixture_log_prob, to_unit
+from model.pixelcnn import PixelCNN
+
+__all__ = ["bits_per_dim", "class_log_likelihoods", "fold_weight_norm", "log_likelihood", "posterior"]
+
+
+@torch.no_grad()
+def fold_weight_norm(net: PixelCNN) -> PixelCNN:
+    """A copy in eval mode with plain weights: g v / ||v|| is computed once and not at every call."""
+    with torch.device("meta"):
+        copy = PixelCNN(**net.settings)  # not a deepcopy, which would share the parametrised classes
+    copy.load_state_dict({name: value.clone() for name, value in net.state_dict().items()}, assign=True)
+    for module in list(copy.modules()):
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    return copy.requires_grad_(False).eval()
+
+
+def log_likelihood(net: PixelCNN, images: Tensor, labels: Tensor) -> Tensor:
+    """log p(image | label) in nats: images uint8 [B, C, H, W], labels int64 [B] -> float32 [B]."""
+    x = to_unit(images)
+    return mixture_log_prob(x, net(x, labels).float())
+
+
+@torch.inference_mode()
+def class_log_likelihoods(net: PixelCNN, images: Tensor) -> Tensor:
+    """log p(image | class) in nats for every class: images uint8 [B, C, H, W] -> float32 [B, num_classes].
+
+    All classes of the batch go through the network in one call, on the network's device and in its present mode
+    (call ``net.eval()`` first).
+    """
+    images = images.to(next(net.parameters()).device)
+    labels = torch.arange(net.num_classes, device=images.device).repeat(len(images))
+    return log_likelihood(net, images.repeat_interleave(net.num_classes, dim=0), labels).view(len(images), -1)
+
+
+def posterior(log_likelihoods: Tensor, prior: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    """p(class | image): log-likelihoods [B, num_classes], prior [num_classes] (uniform if None) -> [B, num_classes].
+
+    A ``temperature`` above 1 makes it less sure of the same best class (temperature scaling, Guo et al. 2017): log
+    likelihood and log prior are divided by it.
+    """
+    if prior is not None:
+        log_likelihoods = log_likelihoods + prior.to(log_likelihoods).log()
+    return (log_likelihoods / temperature).softmax(dim=1)
+
+
+def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:
+    """A negative log-likelihood in nats as bits per value of an image [C, H, W]."""
+    return nats / (math.prod(image_shape) * math.log(2))

@@ -1,0 +1,76 @@
+"""Confusion matrix and reliability diagram."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from plots.figure import save_figure
+from utils.text import printable
+
+__all__ = ["plot_confusion_matrix", "plot_reliability"]
+
+
+def plot_confusion_matrix(
+    truth: Sequence[int], predicted: Sequence[int], class_names: Sequence[str], path: str | Path
+) -> None:
+    """Write the confusion matrix as PNG: true classes down, predicted ones across, counts in the cells of up to 40.
+
+    ``truth`` and ``predicted`` are labels, 0 .. num_classes-1, of the same N images. Raises UserError where
+    ``path`` cannot be written.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    classes = range(len(class_names))
+    counts = confusion_matrix(truth, predicted, labels=classes)
+    side = 2.5 + 0.5 * len(class_names)  # inches
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(counts, cmap="Blues")
+    names = [printable(name) for name in class_names]
+    axes.set_xticks(classes, names, rotation=90, parse_math=False)  # a $ in a name is a $
+    axes.set_yticks(classes, names, parse_math=False)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    for i in classes if len(class_names) <= 40 else ():  # 10,000 numbers would take longer than many an epoch
+        for j in classes:
+            colour = "white" if 2 * counts[i, j] > counts.max() else "black"
+            axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=colour)
+    save_figure(figure, path)
+
+
+def plot_reliability(
+    bins: Sequence[tuple[float, float, float]],
+    calibration_error: float,
+    coverage: np.ndarray,
+    accuracy: np.ndarray,
+    path: str | Path,
+) -> None:
+    """A PNG of accuracy against confidence (reliability diagram) and of accuracy against coverage.
+
+    Args:
+        bins: fraction of the images, mean confidence and accuracy of each bin that has images.
+        calibration_error: the expected calibration error, for the title.
+        coverage: fraction of the images that is kept, the most confident first, float [N].
+        accuracy: on the images that are kept, float [N].
+        path: of the PNG.
+
+    Raises UserError where ``path`` cannot be written.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color="gray", linestyle="--", label="perfect calibration")
+    share, confidence, in_bin = zip(*bins, strict=True)
+    sizes = [20 + 600 * s for s in share]
+    left.scatter(confidence, in_bin, s=sizes, alpha=0.7, label="bins (area: number of images)")
+    left.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
+    left.set_title(f"expected calibration error {calibration_error:.3f}")
+    left.legend(loc="upper left", markerscale=0.5)
+    right.plot(coverage, accuracy)
+    right.set(xlabel="coverage (most confident images first)", ylabel="accuracy", xlim=(0, 1.01))
+    right.set_ylim(min(0.5, float(accuracy.min())), 1.01)
+    half = accuracy[max(0, len(accuracy) // 2 - 1)]
+    right.set_title(f"accuracy {accuracy[-1]:.3f} on all images, {half:.3f} on the most confident half")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    save_figure(figure, path)

@@ -1,0 +1,18 @@
+"""What all figures share."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from utils.files import atomic_write
+
+__all__ = ["save_figure"]
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 100) -> None:
+    """Write a PNG, whole or not at all. Raises UserError.
+
+    Figures are made by ``Figure()``: pyplot keeps every figure and looks for a display.
+    """
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=dpi, format="png")

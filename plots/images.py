@@ -1,0 +1,64 @@
+"""Images as PNG files, alone and as a labelled grid."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from utils.files import atomic_write
+from utils.text import printable
+
+__all__ = ["labelled_grid", "write_png"]
+
+TILE = 96  # pixels that an image of a grid is enlarged to at most; larger ones stay as they are
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """uint8 [C, H, W], C = 1 or 3 -> a gray or RGB picture of the same levels."""
+    return Image.fromarray(image.permute(1, 2, 0).squeeze(2).cpu().contiguous().numpy())
+
+
+def write_png(image: Tensor, path: str | Path) -> None:
+    """Write uint8 [C, H, W], C = 1 or 3, as a PNG file of the same levels. Raises UserError."""
+    with atomic_write(path) as partial:
+        to_pil(image).save(partial, format="PNG")
+
+
+def labelled_grid(
+    images: Tensor, labels: Tensor, class_names: Sequence[str], path: str | Path, columns: int = 10
+) -> None:
+    """Write a PNG grid with a row for each class that occurs, its name at the left.
+
+    Args:
+        images: uint8 [N, C, H, W], N at least 1. Images below 96 pixels are enlarged by a whole factor, every
+            pixel a square.
+        labels: int64 [N].
+        class_names: of all labels.
+        columns: the first ``columns`` images of each class are shown, so that a large draw stays viewable.
+
+    Raises UserError where ``path`` cannot be written.
+    """
+    from torchvision.utils import make_grid
+
+    images, labels = images.cpu(), labels.cpu()
+    rows = labels.unique().tolist()
+    columns = min(columns, int(labels.bincount().max()))
+    tiles = images.new_full((len(rows), columns, *images.shape[1:]), 255)
+    for row, label in zip(tiles, rows, strict=True):
+        chosen = images[labels == label][:columns]
+        row[: len(chosen)] = chosen
+    factor = max(1, TILE // max(images.shape[2:]))
+    tiles = tiles.flatten(0, 1).repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    grid = to_pil(make_grid(tiles, nrow=columns, padding=4, pad_value=255))
+
+    font = ImageFont.load_default(16)
+    names = [printable(class_names[label]) for label in rows]
+    margin = 16 + int(max(font.getlength(name) for name in names))
+    picture = Image.new("RGB", (margin + grid.width, grid.height), "white")
+    picture.paste(grid, (margin, 0))
+    for row, name in enumerate(names):
+        middle = (row + 0.5) * grid.height / len(rows)
+        ImageDraw.Draw(picture).text((margin - 8, middle), name, fill="black", font=font, anchor="rm")
+    with atomic_write(path) as partial:
+        picture.save(partial, format="PNG")

@@ -1,0 +1,70 @@
+"""Scores, calibration error, temperature scaling."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from evaluation.calibration import (
+    accuracy_by_coverage,
+    expected_calibration_error,
+    fit_temperature,
+    reliability_diagram,
+)
+from evaluation.metrics import classification_scores
+from model import posterior
+
+
+def test_scores():
+    accuracy, macro, f1 = classification_scores([0, 0, 1, 1], [0, 0, 1, 0])
+    assert accuracy == 0.75 and macro == pytest.approx((0.8 + 2 / 3) / 2)
+    assert f1 == {0: pytest.approx(0.8), 1: pytest.approx(2 / 3)}
+    assert classification_scores([5], [2])[1:] == (0.0, {2: 0.0, 5: 0.0})
+
+
+@given(st.lists(st.floats(-1e4, 0), min_size=2, max_size=6), st.floats(0.1, 1e4))
+def test_temperature_leaves_the_order_alone(log_likelihoods, temperature):
+    nats = torch.tensor([log_likelihoods], dtype=torch.float64)
+    scaled = posterior(nats, None, temperature)[0]
+    assert scaled[nats[0].argmax()] == scaled.max()
+    assert scaled.sum().item() == pytest.approx(1)
+    assert (scaled[nats[0].argsort()].diff() >= 0).all()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 40.0])
+def test_a_known_temperature_is_found(temperature):
+    generator = torch.Generator().manual_seed(0)
+    nats = torch.randn(20000, 4, generator=generator, dtype=torch.float64) * 2 * temperature
+    labels = torch.multinomial((nats / temperature).softmax(1), 1, generator=generator)[:, 0]
+    assert fit_temperature(nats, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_calibration_error_by_hand():
+    # one bin of four at 0.95, half of them right; one of two at 0.55, both right
+    confidence, correct = [0.95] * 4 + [0.55] * 2, [True, True, False, False, True, True]
+    assert expected_calibration_error(confidence, correct, 10) == pytest.approx(4 / 6 * 0.45 + 2 / 6 * 0.45)
+    assert expected_calibration_error([1.0, 1.0], [True, True]) == 0
+    assert expected_calibration_error([1.0], [False]) == 1
+
+
+def test_calibrated_posteriors_have_a_small_error():
+    generator = torch.Generator().manual_seed(0)
+    probabilities = (torch.randn(20000, 4, generator=generator) * 2).softmax(1)
+    labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    confidence, predicted = probabilities.max(1)
+    assert expected_calibration_error(confidence.numpy(), (predicted == labels).numpy()) < 0.015
+
+
+def test_coverage_ends_at_the_accuracy_and_begins_with_the_surest():
+    kept, accuracy = accuracy_by_coverage([0.5, 0.9, 0.7, 0.6], [False, True, True, False])
+    assert kept.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert np.allclose(accuracy, [1, 1, 2 / 3, 0.5])
+
+
+def test_the_picture(tmp_path):
+    for confidence, correct in (([0.3, 0.8, 1.0], [True, False, True]), ([1.0], [False])):
+        reliability_diagram(confidence, correct, tmp_path / "r.png")
+        with Image.open(tmp_path / "r.png") as picture:
+            assert picture.format == "PNG" and picture.width > 500

@@ -1,0 +1,44 @@
+"""A checkpoint for others."""
+
+import pytest
+import torch
+
+import pcnn_train
+from data import load_split
+from evaluation.evaluate import evaluate
+from model import load_checkpoint, read_checkpoint
+from training import ship
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def best(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    flags = "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 128 --dropout 0 --lr 0.005"
+    more = "--precision fp32 --max_epochs 2 --sampling_interval 0 --fid_samples 0"
+    assert pcnn_train.main([*flags.split(), *more.split(), "--run_dir", str(folder)]) == 0
+    return folder / "best.pt"
+
+
+@pytest.mark.parametrize("half", ["true", "false"])
+def test_it_holds_the_average_what_was_measured_and_a_temperature(best, half, tmp_path, capsys):
+    out = tmp_path / "shipped.pt"
+    try:
+        assert ship.main(["--checkpoint", str(best), "--out", str(out), "--half", half]) == 0
+    except UserError as error:  # on so small a network 16 bits may cost an image
+        assert half == "true" and "leave it out" in str(error)
+        return
+    content = read_checkpoint(out)
+    assert content["ema"] is None and "optimizer" not in content
+    kind = torch.float16 if half == "true" else torch.float32
+    assert {value.dtype for value in content["weights"].values()} == {kind}
+    assert out.stat().st_size < best.stat().st_size / (2.5 if half == "true" else 1.5)
+    net = load_checkpoint(out)
+    split = load_split("digits", "validation")
+    evaluation = evaluate(net, split)
+    said = net.metadata["validation"]
+    assert said["accuracy"] == evaluation.accuracy and said["bpd"] == pytest.approx(evaluation.bpd, abs=1e-6)
+    assert said["images"] == 360 and 0 <= said["expected_calibration_error"] <= 1
+    assert str(best.parent).encode() not in out.read_bytes()  # nothing of the machine where it was trained
+    assert net.metadata["temperature"] > 0 and net.metadata["settings"]["nr_filters"] == 8
+    assert f"accuracy {evaluation.accuracy:.4f}" in capsys.readouterr().out

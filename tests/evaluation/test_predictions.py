@@ -1,0 +1,94 @@
+"""Labelling: lists on the command line, priors, temperatures, truth from folders, rows."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.images import Images, true_label
+from evaluation.predictions import class_prior, posterior_temperature, predict
+from evaluation.scoring import Scorer
+from model import PixelCNN
+from utils.arguments import join_list
+from utils.errors import DataError, UserError
+
+
+def test_lists_are_joined_as_far_as_they_belong():
+    argv = ["a.png", "--prior", "0.5", "0.5", "b.png"]
+    assert join_list(argv, "--prior", lambda x: x[0].isdigit()) == ["a.png", '--prior=["0.5", "0.5"]', "b.png"]
+    assert join_list(["--prior=[1]", "x"], "--prior", str.isdigit) == ["--prior=[1]", "x"]
+    assert join_list(["--prior"], "--prior", str.isdigit) == ["--prior"]
+
+
+def test_priors_sum_to_one():
+    assert class_prior(None, 3) is None
+    assert class_prior([1, 3], 2).tolist() == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 0], [1, -1], [1, math.nan], [1, math.inf]])
+def test_bad_priors(weights):
+    with pytest.raises(UserError, match="--prior"):
+        class_prior(weights, 2)
+
+
+def test_the_innermost_folder_named_after_a_class_is_the_truth():
+    root = Path("r")
+    assert true_label(root / "dog" / "cat" / "x" / "1.png", root, ["dog", "cat"]) == 1
+    assert true_label(root / "cat.png", root, ["dog", "cat"]) == -1
+    assert true_label(Path("cat/1.png"), Path("cat"), ["dog", "cat"]) == -1  # the folder that was given is no class
+
+
+@settings(max_examples=25)
+@given(st.lists(st.booleans(), max_size=9), st.integers(1, 4))
+def test_every_image_has_its_own_row_whatever_is_broken(broken, batch_size):
+    torch.manual_seed(0)
+    net = PixelCNN(1, 2, 1, 1, 2).eval()
+    pixels = torch.randint(0, 256, (len(broken), 1, 4, 4), dtype=torch.uint8)
+
+    def read(i):
+        if broken[i]:
+            raise DataError(f"no {i}")
+        return pixels[i]
+
+    images = Images([str(i) for i in range(len(broken))], [i % 2 for i in range(len(broken))], read)
+    rows = list(predict(Scorer(net, "fp32", batch_size), images))
+    assert [row.name for row in rows] == [str(i) for i in range(len(broken))]
+    for i, row in enumerate(rows):
+        assert row.truth == i % 2
+        if broken[i]:
+            assert row.error == f"no {i}" and row.label == -1
+        else:
+            alone = next(iter(predict(Scorer(net, "fp32"), Images(["x"], [-1], lambda _, i=i: pixels[i]))))
+            assert row.log_likelihoods == pytest.approx(alone.log_likelihoods, rel=1e-5) and not row.error
+
+
+def test_temperature_moves_the_confidence_and_nothing_else():
+    torch.manual_seed(0)
+    net = PixelCNN(1, 2, 1, 1, 3).eval()
+    pixels = torch.randint(0, 256, (6, 1, 4, 4), dtype=torch.uint8)
+    images = Images([str(i) for i in range(6)], [-1] * 6, pixels.__getitem__)
+    prior = torch.tensor([0.2, 0.3, 0.5])
+    sure, unsure = (list(predict(Scorer(net, "fp32"), images, prior, t)) for t in (1.0, 50.0))
+    for one, other in zip(sure, unsure, strict=True):
+        assert (one.label, one.second, one.bpd, one.log_likelihoods) == (
+            other.label, other.second, other.bpd, other.log_likelihoods
+        )  # fmt: skip
+        expected = ((torch.tensor(one.log_likelihoods) + prior.log()) / 50).softmax(0)
+        assert other.confidence == pytest.approx(expected[one.label].item(), rel=1e-4)
+        assert expected.argsort(descending=True)[:2].tolist() == [one.label, one.second]
+    assert list(predict(Scorer(net, "fp32"), images, prior, start=4)) == sure[4:]
+
+
+def test_the_temperature_is_the_flag_s_or_the_checkpoint_s():
+    net = PixelCNN(1, 2, 1, 1, 3)
+    net.metadata = {"temperature": 7.5}
+    assert posterior_temperature(None, net) == 7.5 and posterior_temperature(2.0, net) == 2.0
+    net.metadata = {}
+    assert posterior_temperature(None, net) == 1.0
+    for bad in (0, -1, math.inf, math.nan, "x", None):
+        net.metadata = {"temperature": bad}
+        with pytest.raises(UserError, match="--temperature"):
+            posterior_temperature(None, net)

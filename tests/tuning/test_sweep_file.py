@@ -1,0 +1,234 @@
+"""Sweep files: every distribution of W&B, and what is said of a bad file."""
+
+import math
+
+import optuna
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from tuning.search_space import parse_parameter
+from tuning.sweep_file import parse_sweep, read_sweep
+from utils.errors import UserError
+
+
+def draws(options, count, name="lr", method="random"):
+    """``count`` values of one parameter."""
+    parameter = parse_parameter(name, options)
+    sampler = {"random": optuna.samplers.RandomSampler, "bayes": optuna.samplers.TPESampler}[method](seed=1)
+    study = optuna.create_study(sampler=sampler)
+    values = []
+    for _ in range(count):
+        trial = study.ask()
+        values.append(parameter.suggest(trial))
+        study.tell(trial, 0.0)
+    return values
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.mark.parametrize(
+    ("options", "law"),
+    [
+        ({"min": 0.5, "max": 2.0}, stats.uniform(0.5, 1.5)),
+        ({"distribution": "uniform", "min": 1, "max": 3}, stats.uniform(1, 2)),
+        ({"distribution": "log_uniform", "min": -7, "max": -2}, stats.loguniform(math.exp(-7), math.exp(-2))),
+        ({"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}, stats.loguniform(1e-4, 1e-1)),
+        ({"distribution": "inv_log_uniform", "min": 2, "max": 7}, stats.loguniform(math.exp(-7), math.exp(-2))),
+        ({"distribution": "inv_log_uniform_values", "min": 1e-4, "max": 1e-1}, stats.loguniform(1e-4, 1e-1)),
+        ({"distribution": "normal", "mu": 3, "sigma": 2}, stats.norm(3, 2)),
+        ({"distribution": "normal"}, stats.norm(0, 1)),
+        ({"distribution": "log_normal", "mu": -3, "sigma": 0.5}, stats.lognorm(0.5, scale=math.exp(-3))),
+        ({"distribution": "beta", "a": 2, "b": 5}, stats.beta(2, 5)),
+    ],
+)
+def test_continuous_distributions(options, law):
+    values = draws(options, 400)
+    assert stats.kstest(values, law.cdf).pvalue > 1e-3
+    assert all(isinstance(value, float) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("options", "law"),
+    [
+        ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.1}, stats.uniform(0, 1)),
+        ({"distribution": "q_uniform", "min": 3, "max": 90, "q": 20}, stats.uniform(3, 87)),
+        ({"distribution": "q_log_uniform", "min": 0, "max": 5}, stats.loguniform(1, math.exp(5))),
+        ({"distribution": "q_log_uniform_values", "min": 8, "max": 100, "q": 4}, stats.loguniform(8, 100)),
+        ({"distribution": "q_normal", "mu": 30, "sigma": 10, "q": 5}, stats.norm(30, 10)),
+        ({"distribution": "q_log_normal", "mu": 2, "sigma": 1, "q": 0.5}, stats.lognorm(1, scale=math.exp(2))),
+        ({"distribution": "q_beta", "a": 2, "b": 2, "q": 0.25}, stats.beta(2, 2)),
+    ],
+)
+def test_quantised_distributions(options, law):
+    """round(X / q) q: an integer q gives integers, and P(value <= k q) is that of X <= (k + 1/2) q."""
+    q = options.get("q", 1)
+    values = draws(options, 400)
+    assert all(isinstance(value, int if isinstance(q, int) else float) for value in values)
+    steps = [round(value / q) for value in values]
+    assert all(value == pytest.approx(step * q) for value, step in zip(values, steps, strict=True))
+    for step in set(steps):
+        below = sum(s <= step for s in steps)
+        assert stats.binomtest(below, len(steps), float(law.cdf((step + 0.5) * q))).pvalue > 1e-4
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(-1000, 1000), st.integers(0, 1000))
+def test_integers_between_min_and_max(low, span):
+    values = draws({"min": low, "max": low + span}, 20, "nr_filters")
+    assert all(isinstance(value, int) and low <= value <= low + span for value in values)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.sampled_from([1, 5, 0.25, 0.1]))
+def test_quantised_values_are_within_half_a_step_of_the_range(low, span, q):
+    for value in draws({"distribution": "q_uniform", "min": low, "max": low + span, "q": q}, 10):
+        assert low - q / 2 - 1e-9 <= value <= low + span + q / 2 + 1e-9
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_categorical_values(method):
+    assert set(draws({"values": [16, 32, 64]}, 60, "batch_size", method)) == {16, 32, 64}
+    assert set(draws({"distribution": "categorical", "values": ["flip", "none"]}, 40, "augment", method)) == {
+        "flip",
+        "none",
+    }
+    assert set(draws({"values": [None, True, False, 0.5, "x"]}, 90, "tag", method)) == {None, True, False, 0.5, "x"}
+
+
+def test_probabilities_weigh_the_values():
+    for options in ({}, {"distribution": "categorical_w_probabilities"}, {"distribution": "categorical"}):
+        values = draws(options | {"values": [1, 2, 3, 4], "probabilities": [0, 1, 3, 0]}, 400)
+        assert set(values) == {2, 3}
+        assert stats.binomtest(values.count(3), 400, 0.75).pvalue > 1e-4
+
+
+def test_yaml_numbers_without_a_point_are_numbers():
+    parameter = parse_parameter("lr", yaml.safe_load("{distribution: log_uniform_values, min: 1e-4, max: 1E-2}"))
+    assert parameter.options == {"min": 1e-4, "max": 1e-2}
+    assert parse_parameter("lr", yaml.safe_load("{values: [1e-4, 1.5e-3]}")).options["values"] == [1e-4, 1.5e-3]
+
+
+def test_the_published_sweep():
+    sweep = read_sweep("sweep.yaml")
+    assert (sweep.name, sweep.method, sweep.metric, sweep.goal) == ("sweep", "bayes", "accuracy", "maximize")
+    assert sweep.constants == {"lr_decay": 0.99995, "max_epochs": 200, "en_wandb": True}
+    assert {p.name: p.options["values"] for p in sweep.parameters} == {
+        "batch_size": [16, 32, 64],
+        "nr_filters": [40, 60, 80, 100],
+        "nr_logistic_mix": [5, 10, 15, 20, 25],
+        "nr_resnet": [1, 2, 3],
+        "sample_batch_size": [8, 16, 24],
+    }
+
+
+def test_the_ablation_is_the_digits_with_each_fusion():
+    sweep = read_sweep("configs/ablation.yaml")
+    assert sweep.method == "grid"
+    values = {p.name: p.options["values"] for p in sweep.parameters}
+    assert values == {"fusion": ["early", "middle", "early+middle", "film"], "seed": [1, 2]}
+    with open("configs/digits.yaml") as file:
+        digits = yaml.safe_load(file)
+    assert sweep.constants == digits | {"max_epochs": 4, "sampling_interval": 4}
+
+
+def content(**changes):
+    base = {"method": "random", "metric": {"name": "accuracy", "goal": "maximize"}, "parameters": {"lr": {"value": 1}}}
+    base["parameters"] = {"nr_filters": {"values": [4, 8]}}
+    return base | changes
+
+
+def test_a_grid_holds_every_value():
+    parameters = {
+        "nr_filters": {"values": [4, 8]},
+        "seed": {"min": 1, "max": 3},
+        "dropout": {"distribution": "q_uniform", "min": 0, "max": 0.3, "q": 0.1},
+        "lr": {"value": 0.1},
+    }
+    sweep = parse_sweep(content(method="grid", parameters=parameters), "x")
+    values = {p.name: p.options["values"] for p in sweep.parameters}
+    assert values == {"nr_filters": [4, 8], "seed": [1, 2, 3], "dropout": [0.0, 0.1, 0.2, 0.3]}
+    assert sweep.constants == {"lr": 0.1}
+
+
+def test_the_goal_is_to_minimize_unless_it_is_named():
+    assert parse_sweep(content(metric={"name": "val_bpd"}), "x").goal == "minimize"
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ([], "mapping"),
+        (content(early_terminate={"type": "hyperband"}), "early_terminate.*--prune"),
+        (content(command=["python"]), "key command"),
+        (content(method="annealing"), "method is 'annealing'.*bayes"),
+        (content(method=None), "method is None"),
+        (content(program="train.py"), "program is 'train.py'"),
+        (content(run_cap=0), "run_cap is 0"),
+        (content(metric=None), "metric must have a name"),
+        (content(metric={"name": "accuracy", "target": 1}), "key target"),
+        (content(metric={"name": "accuracy", "goal": "up"}), "goal is 'up'"),
+        (content(parameters=[]), "parameters must be a mapping"),
+        (content(parameters={"lr": {"value": 1}}), "no setting to search"),
+        (content(method="grid", parameters={"lr": {"min": 0.1, "max": 0.2}}), "lr: a grid cannot hold uniform"),
+    ],
+)
+def test_bad_files(bad, words):
+    with pytest.raises(UserError, match=words) as error:
+        parse_sweep(bad, "x")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("nr_filter", {"values": [1]}, "no setting nr_filter"),
+        ("run_dir", {"values": ["a", "b"]}, "run_dir cannot be swept"),
+        ("lr", 0.1, "lr: give a mapping"),
+        ("lr", {}, "lr: give value, values, min and max"),
+        ("lr", {"min": 1}, "lr: give value, values, min and max"),
+        ("lr", {"parameters": {"a": {"value": 1}}}, "lr: the key parameters"),
+        ("lr", {"distribution": "cauchy"}, "distribution cauchy is not supported"),
+        ("lr", {"distribution": ["normal"]}, "distribution .* is not supported"),
+        ("lr", {"distribution": "normal", "min": 1}, "normal has no key min"),
+        ("lr", {"values": [1], "max": 1}, "categorical has no key max"),
+        ("lr", {"distribution": "q_uniform", "min": 0}, "q_uniform needs max"),
+        ("lr", {"values": []}, "values must be"),
+        ("lr", {"values": 3}, "values must be"),
+        ("lr", {"values": [1, 2, 1.0]}, "none of them twice"),
+        ("lr", {"values": [[1], [2]]}, r"\[1\] is not supported as a value"),
+        ("lr", {"value": {"a": 1}}, "is not supported as a value"),
+        ("lr", {"values": [1, 2], "probabilities": [1]}, "one number for each"),
+        ("lr", {"values": [1, 2], "probabilities": [1, -1]}, "0 or more"),
+        ("lr", {"values": [1, 2], "probabilities": [0, 0]}, "not all of them 0"),
+        ("lr", {"min": "low", "max": 1}, "min is 'low', not a number"),
+        ("lr", {"min": 0.0, "max": math.inf}, "max is inf, not a number"),
+        ("lr", {"min": 2, "max": 1}, "min 2 is above max 1"),
+        ("lr", {"distribution": "int_uniform", "min": 0.5, "max": 1}, "whole numbers"),
+        ("lr", {"distribution": "log_uniform_values", "min": 0, "max": 1}, "min 0 has no logarithm"),
+        ("lr", {"distribution": "log_uniform", "min": 1, "max": 1000}, "natural logarithms"),
+        ("lr", {"distribution": "log_normal", "mu": 1000}, "natural logarithms"),
+        ("lr", {"distribution": "normal", "sigma": 0}, "sigma is 0; it must be above 0"),
+        ("lr", {"distribution": "q_normal", "q": -1}, "q is -1; it must be above 0"),
+    ],
+)
+def test_bad_parameters(name, options, words):
+    with pytest.raises(UserError, match=words) as error:
+        parse_parameter(name, options)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_sweep_files(tmp_path):
+    for text, words in (("a: [1", "not YAML"), ("a: 1", "key a is not supported")):
+        path = tmp_path / "x.yaml"
+        path.write_text(text)
+        with pytest.raises(UserError, match=rf"x\.yaml.*{words}") as error:
+            read_sweep(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"none\.yaml cannot be read"):
+        read_sweep(tmp_path / "none.yaml")

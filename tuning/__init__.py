@@ -1,0 +1,1 @@
+"""Hyperparameter search: W&B sweep files run with Optuna."""

@@ -1,0 +1,219 @@
+"""The distributions of a W&B sweep file, drawn from by Optuna."""
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from training.settings import TrainSettings
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+__all__ = ["Parameter", "parse_parameter"]
+
+Value = bool | int | float | str | None
+REQUIRED = object()
+RANGE = {"min": REQUIRED, "max": REQUIRED}
+NORMAL = {"mu": 0.0, "sigma": 1.0}
+BETA = {"a": 1.0, "b": 1.0}
+QUANTISED = {"q": 1}
+DISTRIBUTIONS: dict[str, dict[str, Any]] = {  # W&B's names -> the keys of each, with their defaults
+    "constant": {"value": REQUIRED},
+    "categorical": {"values": REQUIRED},
+    "categorical_w_probabilities": {"values": REQUIRED, "probabilities": REQUIRED},
+    "int_uniform": RANGE,
+    "uniform": RANGE,
+    "q_uniform": RANGE | QUANTISED,
+    "log_uniform": RANGE,  # min and max are natural logarithms
+    "log_uniform_values": RANGE,
+    "q_log_uniform": RANGE | QUANTISED,
+    "q_log_uniform_values": RANGE | QUANTISED,
+    "inv_log_uniform": RANGE,  # of 1/X, so X lies between exp(-max) and exp(-min)
+    "inv_log_uniform_values": RANGE,
+    "normal": NORMAL,
+    "q_normal": NORMAL | QUANTISED,
+    "log_normal": NORMAL,
+    "q_log_normal": NORMAL | QUANTISED,
+    "beta": BETA,
+    "q_beta": BETA | QUANTISED,
+}
+EDGE = 1e-6  # quantiles are drawn from EDGE to 1 - EDGE: those of a normal distribution are infinite at 0 and 1
+OWN_FOLDER = {"run_dir", "save_dir", "sample_dir"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A setting and the distribution it is drawn from, with W&B's name and keys (defaults filled in)."""
+
+    name: str
+    distribution: str
+    options: dict[str, Any]
+
+    @property
+    def base(self) -> str:
+        """The distribution before rounding to multiples of q."""
+        return self.distribution.removeprefix("q_")
+
+    def suggest(self, trial: "Trial") -> Value:
+        """A value for ``trial``.
+
+        Optuna has no normal, beta or weighted distribution and rounds otherwise than W&B: there it searches over
+        "NAME quantile" or "NAME unrounded", of which the value is a function.
+        """
+        options = self.options
+        if self.base == "categorical":
+            return trial.suggest_categorical(self.name, options["values"])
+        if self.base == "int_uniform":
+            return trial.suggest_int(self.name, options["min"], options["max"])
+        if "min" in options:
+            low, high, log = self.bounds()
+            value = trial.suggest_float(f"{self.name} unrounded" if "q" in options else self.name, low, high, log=log)
+        else:
+            value = self.quantile(trial.suggest_float(f"{self.name} quantile", EDGE, 1 - EDGE))
+        return rounded(value, options["q"]) if "q" in options else value
+
+    def bounds(self) -> tuple[float, float, bool]:
+        """Lowest and highest value, and whether the logarithm is what is uniform."""
+        low, high = self.options["min"], self.options["max"]
+        match self.base:
+            case "log_uniform":
+                return math.exp(low), math.exp(high), True
+            case "inv_log_uniform":
+                return math.exp(-high), math.exp(-low), True
+            case "log_uniform_values" | "inv_log_uniform_values":
+                return low, high, True
+        return low, high, False
+
+    def quantile(self, u: float) -> Value:
+        """The value below which a fraction ``u`` of the distribution lies."""
+        from scipy import stats
+
+        options = self.options
+        match self.base:
+            case "normal":
+                return float(stats.norm.ppf(u, options["mu"], options["sigma"]))
+            case "log_normal":
+                return math.exp(stats.norm.ppf(u, options["mu"], options["sigma"]))
+            case "beta":
+                return float(stats.beta.ppf(u, options["a"], options["b"]))
+        total = sum(options["probabilities"])
+        for value, weight in zip(options["values"], options["probabilities"], strict=True):
+            u -= weight / total
+            if u <= 0 < weight:
+                return value
+        return next(v for v, w in zip(options["values"][::-1], options["probabilities"][::-1], strict=True) if w > 0)
+
+    def grid(self) -> list[Value]:
+        """Every value. Raises UserError for a distribution without an end of them."""
+        options = self.options
+        if "values" in options:
+            return options["values"]
+        if self.distribution == "int_uniform":
+            return list(range(options["min"], options["max"] + 1))
+        if self.distribution == "q_uniform":
+            q = options["q"]
+            return [rounded(k * q, q) for k in range(round(options["min"] / q), round(options["max"] / q) + 1)]
+        raise UserError(f"{self.name}: a grid cannot hold {self.distribution}; give values")
+
+
+def rounded(value: float, q: float) -> float:
+    """The multiple of ``q`` next to ``value``; an int where ``q`` is one."""
+    steps = round(value / q)
+    return steps * q if isinstance(q, int) else float(f"{steps * q:.12g}")  # 0.3, not 0.30000000000000004
+
+
+def parse_parameter(name: str, options: Any) -> Parameter:
+    """One entry of ``parameters``. Raises UserError that names it."""
+    if name not in {field.name for field in dataclasses.fields(TrainSettings)}:
+        raise UserError(f"parameters: pcnn_train.py has no setting {name} (its --help lists what there is)")
+    if name in OWN_FOLDER:
+        raise UserError(f"parameters: {name} cannot be swept; sweep.py gives every trial a folder of its own")
+    if not isinstance(options, dict):
+        raise UserError(f"{name}: give a mapping, as in {name}: {{values: [1, 2]}}")
+    if "parameters" in options:
+        raise UserError(f"{name}: the key parameters is not supported; settings do not nest")
+    options = {key: scientific(value) for key, value in options.items()}
+    distribution = options.pop("distribution", None) or guess(name, options)
+    if not isinstance(distribution, str) or distribution not in DISTRIBUTIONS:
+        raise UserError(f"{name}: the distribution {distribution} is not supported ({', '.join(DISTRIBUTIONS)})")
+    if distribution == "categorical" and "probabilities" in options:
+        distribution = "categorical_w_probabilities"
+    known = DISTRIBUTIONS[distribution]
+    for key in options:
+        if key not in known:
+            raise UserError(f"{name}: {distribution} has no key {key} (it has {', '.join(known)})")
+    for key, default in known.items():
+        if key not in options and default is REQUIRED:
+            raise UserError(f"{name}: {distribution} needs {key}")
+    parameter = Parameter(name, distribution, {key: options.get(key, default) for key, default in known.items()})
+    check(parameter)
+    return parameter
+
+
+def guess(name: str, options: dict[str, Any]) -> str:
+    """The distribution that W&B takes where none is named."""
+    if "value" in options:
+        return "constant"
+    if "values" in options:
+        return "categorical"
+    if "min" in options and "max" in options:
+        return "int_uniform" if is_int(options["min"]) and is_int(options["max"]) else "uniform"
+    raise UserError(f"{name}: give value, values, min and max, or a distribution")
+
+
+def check(parameter: Parameter) -> None:
+    """Raise UserError unless the values and numbers of a parameter make sense."""
+    name, options = parameter.name, parameter.options
+    if "values" in options:
+        values = options["values"]
+        if not isinstance(values, list) or not values or any(a == b for i, a in enumerate(values) for b in values[:i]):
+            raise UserError(f"{name}: values must be a list of one or more values, none of them twice")
+    for value in options.get("values", [options.get("value")]):
+        if not isinstance(value, bool | int | float | str | None):
+            raise UserError(f"{name}: {value!r} is not supported as a value; give numbers, words or booleans")
+    if "probabilities" in options:
+        weights = options["probabilities"]
+        if not isinstance(weights, list) or len(weights) != len(options["values"]):
+            raise UserError(f"{name}: probabilities must be a list with one number for each of values")
+        if not all(is_number(weight) and weight >= 0 for weight in weights) or sum(weights) <= 0:
+            raise UserError(f"{name}: probabilities must be numbers of 0 or more, not all of them 0")
+    for key in ("min", "max", "q", "mu", "sigma", "a", "b"):
+        if key in options and not is_number(options[key]):
+            raise UserError(f"{name}: {key} is {options[key]!r}, not a number")
+    for key in ("q", "sigma", "a", "b"):
+        if key in options and options[key] <= 0:
+            raise UserError(f"{name}: {key} is {options[key]}; it must be above 0")
+    logarithms = []
+    if "min" in options:
+        if options["min"] > options["max"]:
+            raise UserError(f"{name}: min {options['min']} is above max {options['max']}")
+        if parameter.distribution == "int_uniform" and not (is_int(options["min"]) and is_int(options["max"])):
+            raise UserError(f"{name}: min and max of int_uniform must be whole numbers")
+        if parameter.base.endswith("_values") and options["min"] <= 0:
+            raise UserError(f"{name}: min {options['min']} has no logarithm; it must be above 0")
+        if parameter.base in ("log_uniform", "inv_log_uniform"):
+            logarithms = [options["min"], options["max"]]
+    if parameter.base == "log_normal":
+        logarithms = [options["mu"] - 5 * options["sigma"], options["mu"] + 5 * options["sigma"]]
+    if any(abs(logarithm) > 700 for logarithm in logarithms):
+        raise UserError(f"{name}: {parameter.distribution} takes natural logarithms; exp of these overflows")
+
+
+def scientific(value: Any) -> Any:
+    """YAML reads 1e-4, without a point, as a word; people mean a number."""
+    if isinstance(value, list):
+        return [scientific(item) for item in value]
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
+def is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return is_int(value) or (isinstance(value, float) and math.isfinite(value))

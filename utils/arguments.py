@@ -1,0 +1,107 @@
+"""Command lines and YAML files as typed settings, and the exit status of a script."""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import restricted_number_type
+
+from utils.errors import UserError, reason
+from utils.memory import out_of_memory
+from utils.signals import Interrupted
+from utils.text import one_line
+
+__all__ = ["Fraction", "Seed", "bare_flag", "join_list", "parse_settings", "run_script"]
+
+Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<", 1)], docstring="a number from 0 to below 1")
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number from 0 to below 2^32")
+Settings = TypeVar("Settings")
+
+
+def parse_settings(
+    settings: type[Settings], description: str, argv: list[str] | None = None, positional: str | None = None
+) -> Settings:
+    """An instance of the dataclass ``settings`` from the command line; flags override ``--config FILE.yaml``.
+
+    ``positional`` names the field, a list of str, that takes the arguments without a flag. Help texts are the
+    dataclass's docstring. Raises UserError that names an unknown or ill-typed flag or YAML key.
+    """
+    parser = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file of settings; flags override it")
+    parser.add_class_arguments(settings, skip={positional} if positional else None)
+    if positional:
+        parser.add_argument(positional, nargs="*", type=str, metavar="PATH", default=[])
+    try:
+        values = parser.parse_args(argv)
+    except UnicodeDecodeError:
+        raise UserError("the file of --config is not UTF-8 text; give a YAML file") from None
+    except ArgumentError as error:
+        raise UserError(f"{reason(error)} (--help lists what there is)") from None
+    plain = {field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)}
+    for name, kind in get_type_hints(settings).items():
+        if plain[name] is None and type(None) not in get_args(kind):  # a null of a YAML file, which jsonargparse takes
+            raise UserError(f"{name} has no value; give one, or leave it out (--help lists what there is)")
+        if isinstance(plain[name], float) and not math.isfinite(plain[name]):
+            raise UserError(f"{name} is {plain[name]}; give a finite number")
+    return settings(**plain)
+
+
+def bare_flag(argv: Sequence[str], flag: str) -> list[str]:
+    """``flag`` of true or false alone as ``flag=true``, as jsonargparse wants a value."""
+    values = ("true", "false", "yes", "no")
+    follows = [*argv[1:], ""]
+    return [f"{a}=true" if a == flag and b.lower() not in values else a for a, b in zip(argv, follows, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """jsonargparse's restricted numbers are subclasses, which YAML and checkpoints cannot hold."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Call ``main`` and exit with its status; a mistake is one line and status 2, a signal one line and 128 + it."""
+    try:
+        status = main()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # threads of torch.distributed at times abort the usual way out
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status or 0)
+        sys.exit(status)
+    except UserError as error:
+        print("error:", one_line(str(error)), file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(
+            "error: not enough memory; a smaller network, smaller images or a smaller batch want less", file=sys.stderr
+        )
+        sys.exit(2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signum)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def join_list(argv: Sequence[str], flag: str, belongs: Callable[[str], bool]) -> list[str]:
+    """Rewrite ``flag a b c`` to ``flag=["a", "b", "c"]``, as jsonargparse reads lists, as far as values belong."""
+    argv = list(argv)
+    start = argv.index(flag) + 1 if flag in argv else len(argv)
+    stop = start
+    while stop < len(argv) and belongs(argv[stop]):
+        stop += 1
+    if stop == start:
+        return argv
+    return [*argv[: start - 1], f"{flag}={json.dumps(argv[start:stop], ensure_ascii=False)}", *argv[stop:]]

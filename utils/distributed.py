@@ -1,0 +1,86 @@
+"""Several processes of torchrun as one run: who is who, and what they tell each other."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+__all__ = ["all_max", "all_mean", "from_main", "gather", "main_first", "process_group", "rank", "world_size"]
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=6)  # the others wait while the main process draws samples and measures FID
+
+
+def rank() -> int:
+    """The number of this process, from 0; 0 is the main process, which alone writes and tracks."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the other processes where torchrun started several: NCCL between GPUs, Gloo between CPUs."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    # the same in all processes of a machine, whatever their number
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    try:
+        yield
+        dist.barrier()  # one that leaves early takes the connection of the others along
+    finally:
+        dist.destroy_process_group()
+
+
+def gather(value: T) -> list[T]:
+    """The values of all processes, in order, in each of them."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_main(value: T) -> T:
+    """The main process's value, in each process."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def main_first(work: Callable[[], T]) -> T:
+    """``work`` done by the main process, then by the others: what is downloaded is downloaded once."""
+    if rank() == 0:
+        result = work()
+    from_main(None)
+    return result if rank() == 0 else work()
+
+
+def all_max(number: int) -> int:
+    """The largest of the processes' numbers, in each of them."""
+    if world_size() == 1:
+        return number
+    tensor = torch.tensor(number)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return int(tensor)
+
+
+def all_mean(tensor: torch.Tensor) -> torch.Tensor:
+    """The mean of the processes' tensors, in each of them."""
+    if world_size() == 1:
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total / world_size()

@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.text import printable
+
+__all__ = ["atomic_write", "check_writable"]
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``, renamed to it at the end: nobody sees half a file.
+
+    Raises UserError where it cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Make the folder of ``path`` where it is missing; raise UserError unless a file can be written there."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be written ({error.strerror or error})") from None
+    if path.is_dir():
+        raise UserError(f"{printable(path)} is a folder; give the name of a file")
+
+
+def file_hash(file: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,40 @@
+"""Text that is safe on a terminal, in a file and as the name of a file."""
+
+import os
+import re
+from collections.abc import Sequence
+
+__all__ = ["escaped", "file_stems", "printable"]
+
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def one_line(text: str) -> str:
+    """Without line breaks and control characters: a name of a file in it may hold a terminal's commands."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+
+
+def printable(name: str | os.PathLike) -> str:
+    r"""A name on one line of valid Unicode: control characters and bytes that are no UTF-8 become \xNN or \uNNNN."""
+    return UNPRINTABLE.sub(lambda match: escaped(match[0]), os.fspath(name))
+
+
+def escaped(character: str) -> str:
+    r"""\xNN of a character below 128, or of a byte that is no UTF-8 (a surrogate in Python's names); else \uNNNN."""
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def file_stems(class_names: Sequence[str]) -> list[str]:
+    """A name fit for files for every class, at most 50 characters, distinct even where case does not count."""
+    stems: list[str] = []
+    taken: set[str] = set()
+    for index, name in enumerate(class_names):
+        stem = re.sub(r"[^\w+.-]+", "_", printable(name)).strip("._")[:40] or "class"
+        while stem.casefold() in taken:
+            stem = f"{stem}-{index}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
