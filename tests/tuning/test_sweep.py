@@ -21,7 +21,7 @@ import sweep as script_module
 from tuning.report import load_study, trial_rows, write_report
 from tuning.study import abandoned, open_storage, open_study, sampler
 from tuning.sweep_file import fix, fixed_settings, parse_sweep, read_sweep
-from tuning.trial import Sweep, TrialFailed, best_report
+from tuning.trial import Sweep, TrialFailed, best_metrics
 from utils.errors import UserError
 
 TINY = "dataset=digits max_epochs=1 nr_resnet=1 nr_logistic_mix=1 batch_size=256 sampling_interval=0 lr=0.003".split()
@@ -182,7 +182,7 @@ def synthetic(path, folder, count):
         trial.set_user_attr("fixed", sweep.fixed)
         trial.set_user_attr("history", history)
         trial.set_user_attr("seconds", 1.0)
-        trial.set_user_attr("metrics", best_report(history, file.metric, file.goal))
+        trial.set_user_attr("metrics", best_metrics(history, file.metric, file.goal))
         if trial.number == 3 and file.method != "grid":
             trial.set_user_attr("failure", "error: a | b")
             raise TrialFailed
