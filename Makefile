@@ -1,23 +1,38 @@
-# Two commands for a newcomer: `make demo` and `make test`. `make bench` measures speed, `make gpu` checks and measures
-# everything on a CUDA GPU, `make headline` trains the published configuration and ours there, `make fid` measures FID.
-# All set up .venv first, once.
+# `make help` lists the targets. All of them first set up .venv, once.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-DEMO := demo
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
+DEMO := demo
 HEADLINE := headline
 DATA := $(if $(DATA_DIR),--data_dir "$(DATA_DIR)")
 
-.PHONY: demo test bench gpu headline fid lint clean
+# torch, numpy and others need this version; Python 2 and 3 can run the check
+CHOSEN = $(if $(wildcard $(RUN)),$(RUN),$(PYTHON))
+CHECK = import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "error: Python 3.11 or later is needed, \
+	and $(CHOSEN) is %d.%d: make clean, then make PYTHON=python3.11 TARGET" % (v[0], v[1]))
 
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format bench gpu headline fid clean
+
+help: ## list the targets
+	@echo "make TARGET [PYTHON=python3.11], with one of these targets:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+# what users need
 $(VENV)/.installed: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
+	@$(CHOSEN) -c '$(CHECK)'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-demo: $(VENV)/.installed
+# what tests and checks need on top
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/.installed ## train on the embedded digits, classify and generate: 1.5 to 3 minutes
 	rm -rf $(DEMO)
 	$(RUN) pcnn_train.py --config configs/digits.yaml --run_dir $(DEMO)/run
 	$(RUN) -m data.export digits validation $(DEMO)/validation
@@ -37,22 +52,34 @@ demo: $(VENV)/.installed
 	@echo "  $(DEMO)/examples.csv        what it takes the images in examples/ for"
 	@echo "  $(DEMO)/explanations/       and why"
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed-dev ## lint and run all tests: about 20 minutes on two cores
+	@echo "This takes about 20 minutes on two cores; make test-fast takes about one."
+	$(MAKE) lint
+	$(PYTEST)
+
+test-fast: $(VENV)/.installed-dev ## the quick tests, for after an edit: about a minute
+	$(PYTEST) -m fast
+
+lint: $(VENV)/.installed-dev ## check style, format and types; changes nothing
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+	$(RUN) -m mypy
 
-bench: $(VENV)/.installed
+format: $(VENV)/.installed-dev ## mend style and format
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: $(VENV)/.installed ## measure the speed of sampling, classifying and training
 	$(RUN) -m benchmarks.sampler
 	$(RUN) -m benchmarks.classifier
 	$(RUN) -m benchmarks.train_step
 
 # DEVICE=cpu rehearses it without a GPU; DATA_DIR=... names the images of cpen455. The logs go to runs/gpu-DATE.
-gpu: $(VENV)/.installed
+gpu: $(VENV)/.installed-dev ## check and measure everything on a CUDA GPU
 	PYTHON=$(RUN) DEVICE="$(or $(DEVICE),cuda)" $(if $(DATA_DIR),DATA_DIR="$(DATA_DIR)") benchmarks/gpu.sh
 
-# Both can be cut off and started again. DATA_DIR=... names the images where they are not in datasets/cpen455.
-headline: $(VENV)/.installed
+# It can be cut off and started again. DATA_DIR=... names the images where they are not in datasets/cpen455.
+headline: $(VENV)/.installed ## train the published configuration and ours on a CUDA GPU
 	$(RUN) pcnn_train.py --config configs/cpen455_published.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/published --resume auto
 	$(RUN) pcnn_train.py --config configs/cpen455.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/ours --resume auto \
 		--nr_resnet 2 --nr_filters 80 --nr_logistic_mix 10 --max_epochs 60
@@ -60,14 +87,10 @@ headline: $(VENV)/.installed
 		--nr_resnet 2 --nr_filters 80 --nr_logistic_mix 10 --max_epochs 30 --load_params $(HEADLINE)/ours/best.pt
 	$(RUN) -m training.results $(HEADLINE)/published $(HEADLINE)/ours $(HEADLINE)/hybrid
 
-# Of the network that comes with this program, by the published protocol; CHECKPOINT=... for another.
-fid: $(VENV)/.installed
+# By the published protocol. DATA_DIR=... as above; CHECKPOINT=... for another network.
+fid: $(VENV)/.installed ## measure the FID of the network that comes with this program
 	$(RUN) generate.py $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --per_class 25 --out fid_samples --overwrite true \
 		--fid cpen455:test --fid_dims 192 $(DATA)
 
-lint: $(VENV)/.installed
-	$(RUN) -m ruff check --fix .
-	$(RUN) -m ruff format .
-
-clean:
+clean: ## remove .venv and the demo
 	rm -rf $(VENV) $(DEMO)

@@ -28,7 +28,7 @@ from model.checkpoint import PRETRAINED
 from plots.images import labelled_grid, write_png
 from utils.arguments import Seed, join_list, parse_settings, run_script
 from utils.device import pick_device
-from utils.distributed import from_main, gather, process_group, rank
+from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
 from utils.files import check_writable
 from utils.text import file_stems, printable
@@ -36,7 +36,6 @@ from utils.text import file_stems, printable
 PerClass = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])
 
 GRID_COLUMNS = 10
-BATCH_SIZES = {"cpu": 64, "cuda": 512}
 
 
 @dataclass
@@ -110,9 +109,9 @@ def generate(settings: GenerateSettings) -> int:
         fid = SafeFID(lambda: FID(reference, settings.fid_dims, settings.fid_weights, device))
     if rank() == 0:
         prepare_folder(folder, stems, settings.overwrite)
-    from_main(None)  # the others wait until the folder is there
+    barrier()  # until the folder is there
 
-    batch_size = BATCH_SIZES[device.type] if settings.batch_size == "auto" else settings.batch_size
+    batch_size = None if settings.batch_size == "auto" else settings.batch_size
     tiles: list[tuple[int, int, Tensor]] = []  # of the grid: row, column, image
     row_names, files = [], []
     for start in starts:
@@ -121,7 +120,14 @@ def generate(settings: GenerateSettings) -> int:
         for row in range(first_row, len(row_names)):
             tiles += [(row, column - len(start.shown), image) for column, image in enumerate(start.shown)]
         for label, number, image in draw_images(
-            net, classes, settings.per_class, settings.seed, settings.temperature, batch_size, start.keep
+            net,
+            classes,
+            settings.per_class,
+            net.image_size,
+            seed=settings.seed,
+            temperature=settings.temperature,
+            batch_size=batch_size,
+            keep=start.keep,
         ):
             files.append(folder / f"{start.prefix}{stems[label]}_{number + 1:04d}.png")
             write_png(image, files[-1])
@@ -145,7 +151,7 @@ def generate(settings: GenerateSettings) -> int:
     print(f"a picture of them: {printable(grid)}")
     if fid is None:
         return 0
-    line = fid.describe(files, printable(settings.fid))
+    line = fid.describe(fid.measure(lambda: files), len(files), printable(settings.fid))
     if line:
         print(line)
     return 0 if line else 1

@@ -3,6 +3,7 @@
 import sys
 
 from training.resume import find_run
+from training.run_folder import RunFolder, check_place
 from training.settings import TrainSettings
 from training.tracking import report_failed_trial, start_tracker
 from training.trainer import Trainer
@@ -19,25 +20,31 @@ def main(argv: list[str] | None = None) -> int:
 def train(argv: list[str]) -> int:
     with report_failed_trial():
         settings, resumed = find_run(parse_settings(TrainSettings, __doc__, argv), argv)
-        trainer = Trainer(settings, from_main(resumed))
+        resumed = from_main(resumed)
+        if resumed is None and rank() == 0:
+            check_place(settings)
+        trainer = Trainer(settings, resumed)
+        state = trainer.state
+        folder = RunFolder(settings, resumed, state.reports)
     if rank() > 0:
-        trainer.run()
+        trainer.run(folder)
         return 0
+    split = trainer.train_split
+    height, width = split.images.shape[2:]
     parameters = sum(p.numel() for p in trainer.net.parameters())
     print(
-        f"{settings.dataset}: {len(trainer.labels)} training and {len(trainer.validation)} validation images of "
-        f"{trainer.image_size[0]}x{trainer.image_size[1]}, {trainer.train_split.num_classes} classes; "
-        f"{parameters:,} parameters; {trainer.device}"
+        f"{settings.dataset}: {len(split)} training and {len(trainer.validation)} validation images of "
+        f"{height}x{width}, {split.num_classes} classes; {parameters:,} parameters; {trainer.device}"
     )
     if resumed is not None:
-        print(f"going on in epoch {trainer.progress.epoch}, after step {trainer.progress.step}")
+        print(f"resuming at epoch {state.epoch}, after step {state.total_steps}")
     elif "--resume" in argv:
-        print("no earlier run of this configuration: a new one begins")
-    print(f"run folder: {trainer.folder.path}")
-    with start_tracker(settings, trainer.folder.path, trainer.device) as trainer.tracker:
-        folder = trainer.run()
-    print(f"best validation accuracy {trainer.best[0]:.4f} (at {-trainer.best[1]:.3f} bits/dim)")
-    print(f"checkpoints {folder / 'best.pt'} and {folder / 'last.pt'}, curves {folder / 'curves.png'}")
+        print("no earlier run of this configuration: starting a new run")
+    print(f"run folder: {folder.path}")
+    with start_tracker(settings, folder.path, trainer.device) as tracker:
+        trainer.run(folder, tracker)
+    print(f"best validation accuracy {state.best[0]:.4f} (at {-state.best[1]:.3f} bits/dim)")
+    print(f"checkpoints {folder.path / 'best.pt'} and {folder.path / 'last.pt'}, curves {folder.path / 'curves.png'}")
     return 0
 
 

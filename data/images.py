@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from utils.errors import DataError, reason
 
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns here, and refuses at twice this
+# Pillow itself only warns here, and refuses at twice this
+MAX_PIXELS: int = Image.MAX_IMAGE_PIXELS  # type: ignore[assignment]
 MAX_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA; some decoders read the whole file into memory
 LARGE_PIXELS = 2**24
 ONE_LARGE = RLock()  # an image at the limit takes gigabytes while it is converted, so threads take turns
@@ -151,7 +152,7 @@ def _is_icon(file: str | Path | BinaryIO) -> bool:
         with open(file, "rb") as opened:
             return _is_icon(opened)
     start = file.read(4)
-    file.seek(-len(start), os.SEEK_CUR)
+    file.seek(-len(start), os.SEEK_CUR)  # type: ignore[union-attr]
     return start == b"\0\0\1\0"
 
 

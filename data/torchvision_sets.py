@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def load(
     )
 
 
-def _open(name: str, class_name: str, files: str, split: str, root: Path):
+def _open(name: str, class_name: str, files: str, split: str, root: Path) -> Any:
     from torchvision import datasets
 
     official = "test" if split == "test" else "train"

@@ -10,7 +10,7 @@ from data import ImageSet
 from evaluation.scoring import Scorer
 from model import PixelCNN
 from model.likelihood import bits_per_dim
-from utils.distributed import gather, rank, world_size
+from utils.distributed import gather, in_order, rank, shared_batches
 from utils.precision import Precision
 
 __all__ = ["Evaluation", "evaluate"]
@@ -34,12 +34,10 @@ def evaluate(
     Several processes share the images; each gets the evaluation of all.
     """
     scorer = Scorer(net, precision, batch_size, tuple(split.images.shape[2:]))
-    mine = split.images[rank() :: world_size()]
     quiet = None if rank() == 0 else True
-    batches = tqdm(mine.split(scorer.batch_size), desc="evaluating", leave=False, disable=quiet)
-    scores = torch.empty(len(split.labels), net.num_classes)
-    for process, part in enumerate(gather(torch.cat([scorer(batch) for batch in batches]))):
-        scores[process :: world_size()] = part
+    batches = tqdm(shared_batches(len(split), scorer.batch_size), desc="evaluating", leave=False, disable=quiet)
+    mine = [scorer(split.images[batch.start : batch.stop]) for batch in batches]
+    scores = torch.cat(in_order(gather(mine)))
     true = scores.gather(1, split.labels[:, None]).double()
     predictions = scores.argmax(dim=1)
     return Evaluation(

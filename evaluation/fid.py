@@ -1,24 +1,20 @@
-"""The Fréchet Inception distance through pytorch-fid: its network, its weights, its statistics."""
+"""The Fréchet Inception distance: pytorch-fid's network and distance, on tensors and on image files."""
 
 import hashlib
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stdout
-from functools import partial
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from data import ImageSet, find_images
-from evaluation.inception import OFFICIAL_SHA256, load_network, swapped
+from evaluation.inception import OFFICIAL_SHA256, InceptionFeatures
 from evaluation.metrics import FID_NAMES
-from plots.images import write_png
 from utils.console import notify
 from utils.errors import DataError, summary
 from utils.files import file_hash
@@ -26,7 +22,6 @@ from utils.text import printable
 
 __all__ = ["FID", "SafeFID"]
 
-BATCH_SIZE = 50  # pytorch-fid's own
 Statistics = tuple[np.ndarray, np.ndarray]  # mu [dims], sigma [dims, dims], float64
 
 
@@ -36,11 +31,11 @@ class FID:
     Args:
         reference: a folder, whose image files are taken as they are, or a data set split.
         dims: features of the Inception network, 64, 192, 768 or 2048.
-        weights: a copy of pytorch-fid's weights; None is the file where pytorch-fid looks, downloaded if missing.
+        weights: a copy of pytorch-fid's weights; None is the official file in torch's cache, downloaded if missing.
         device: where the network runs.
         cache_dir: of the reference's statistics; None is fid_statistics in torch's cache, beside its checkpoints.
 
-    Raises FIDUnavailable without weights, DataError for a reference with fewer than two images.
+    Raises UserError without weights, DataError for a reference with fewer than two images.
     """
 
     def __init__(
@@ -55,81 +50,62 @@ class FID:
         if len(self.reference) < 2:
             where = "the split" if isinstance(reference, ImageSet) else printable(reference)
             raise DataError(f"{where} has {len(self.reference)} images; a reference of FID needs two or more")
-        self.dims, self.device = dims, torch.device(device)
-        self.network, self.weights, self.weights_sha256 = load_network(dims, weights)
-        self.network.to(self.device)
+        self.inception = InceptionFeatures(dims, weights, device)
         self.cache_dir = Path(cache_dir or Path(torch.hub.get_dir(), "fid_statistics"))
         self._reference_statistics: Statistics | None = None
         self._warned = False
 
     @property
-    def official(self) -> bool:
-        """Whether the weights are those that every published FID is computed with."""
-        return self.weights_sha256.startswith(OFFICIAL_SHA256)
-
-    @property
     def name(self) -> str:
         """What the number may be called: fid, or with other weights frechet_distance_unofficial_weights."""
-        return FID_NAMES[0] if self.official else FID_NAMES[1]
+        return FID_NAMES[0] if self.inception.official else FID_NAMES[1]
 
     def score(self, images: Tensor | Sequence[Path]) -> float:
         """The distance of uint8 [N, C, H, W], C = 1 or 3, or of N image files, to the reference; N at least 2.
 
-        Raises ValueError where it is not a finite number, and what pytorch-fid raises.
+        Raises ValueError where it is not a finite number, DataError for a file that cannot be decoded, and what
+        pytorch-fid raises.
         """
         from pytorch_fid.fid_score import calculate_frechet_distance
 
+        dims = self.inception.dims
         if len(images) < 2:
             raise ValueError(f"{len(images)} images; FID needs two or more")
-        if len(images) < self.dims and not self._warned:
+        if len(images) < dims and not self._warned:
             self._warned = True
             notify(
-                f"warning: {len(images)} images for the {self.dims} dimensions of FID: biased upwards, "
+                f"warning: {len(images)} images are fewer than the {dims} dimensions of FID, which biases it upwards; "
                 "compare it only with numbers from as many images"
             )
-        mu, sigma = self.reference_statistics()
-        with redirect_stdout(sys.stderr):
-            distance = float(calculate_frechet_distance(*self._statistics(images), mu, sigma))
+        reference = self.reference_statistics()
+        statistics = gaussian(self.inception(images))
+        with redirect_stdout(sys.stderr):  # pytorch-fid prints a warning where a covariance is singular
+            distance = float(calculate_frechet_distance(*statistics, *reference))
         if not np.isfinite(distance):
             raise ValueError(f"the distance is {distance}")
         return distance
 
     def reference_statistics(self) -> Statistics:
-        """Those of the reference, from the cache if the same pixels went through the same network before."""
+        """Mean [dims] and covariance [dims, dims] of the reference's features, float64.
+
+        They come from the cache if the same pixels went through the same network before. Raises DataError for a file
+        that cannot be decoded.
+        """
         if self._reference_statistics is None:
-            key = hashlib.sha256(f"{self.dims} {self.weights_sha256} {content_hash(self.reference)}".encode())
-            cached = self.cache_dir / f"{self.dims}_{key.hexdigest()[:32]}.npz"
-            statistics = read_statistics(cached, self.dims)
+            dims, weights = self.inception.dims, self.inception.weights_sha256
+            key = hashlib.sha256(f"{dims} {weights} {content_hash(self.reference)}".encode())
+            cached = self.cache_dir / f"{dims}_{key.hexdigest()[:32]}.npz"
+            statistics = read_statistics(cached, dims)
             if statistics is None:
                 is_set = isinstance(self.reference, ImageSet)
-                statistics = self._statistics(self.reference.images if is_set else self.reference)
+                statistics = gaussian(self.inception(self.reference.images if is_set else self.reference))
                 write_statistics(cached, statistics)
             self._reference_statistics = statistics
         return self._reference_statistics
 
-    def _statistics(self, images: Tensor | Sequence[Path]) -> Statistics:
-        """pytorch-fid's statistics of images [N, C, H, W] or files; pixels go through lossless PNG files."""
-        from pytorch_fid import fid_score
-
-        with ExitStack() as stack:
-            files = images
-            if isinstance(images, Tensor):
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fid-")))
-                files = [folder / f"{number:07d}.png" for number in range(len(images))]
-                for image, file in zip(images, files, strict=True):
-                    write_png(image, file)  # gray stays gray here; pytorch-fid reads every file as RGB
-            batch_size = min(BATCH_SIZE, len(files)) if same_size(files) else 1
-            stack.enter_context(redirect_stdout(sys.stderr))
-            stack.enter_context(torch.random.fork_rng(devices=[]))  # its data loader draws a number: not from ours
-            bar = partial(tqdm, desc="Inception", leave=False, disable=None)
-            stack.enter_context(swapped(fid_score, "tqdm", bar))
-            return fid_score.calculate_activation_statistics(
-                files, self.network, batch_size, self.dims, self.device, num_workers=0
-            )
-
 
 class SafeFID:
-    """FID that never costs a run: whatever fails is one line on stderr, and there is no number.
+    """FID that never raises: what fails is one line on stderr, and there is no number.
 
     Args:
         make: builds the FID. If it fails, this is said once, here, and nothing is measured.
@@ -140,18 +116,20 @@ class SafeFID:
         try:
             self.fid = make()
         except Exception as error:
-            notify(f"no FID: {summary(error)}")
+            notify(f"FID is not measured: {summary(error)}")
             return
-        if not self.fid.official:
+        inception = self.fid.inception
+        if not inception.official:
             notify(
-                f"{printable(self.fid.weights)} is not the official weights file of FID (its sha256 starts with "
-                f"{self.fid.weights_sha256[:8]}, not {OFFICIAL_SHA256}); the number is called {self.fid.name}"
+                f"{printable(inception.weights)} is not the official weights file of FID (its sha256 starts with "
+                f"{inception.weights_sha256[:8]}, not {OFFICIAL_SHA256}); the number is called {self.fid.name}"
             )
 
     def measure(self, draw: Callable[[], Tensor | Sequence[Path]]) -> dict[str, float | str]:
         """{"fid": distance of what ``draw`` returns}, or {"fid_error": reason}, or {} where FID is unavailable.
 
-        Other weights than the official ones give the key frechet_distance_unofficial_weights.
+        ``draw`` returns uint8 [N, C, H, W] or N image files; where FID is unavailable, it is not called. Other weights
+        than the official ones give the key frechet_distance_unofficial_weights.
         """
         if self.fid is None:
             return {}
@@ -159,21 +137,29 @@ class SafeFID:
             return {self.fid.name: self.fid.score(draw())}
         except Exception as error:
             reason = summary(error)
-            notify(f"no FID this time: {reason}")
+            notify(f"FID failed: {reason}")
             return {"fid_error": reason}
 
-    def describe(self, images: Tensor | Sequence[Path], reference: str) -> str:
+    def describe(self, measured: dict[str, float | str], count: int, reference: str) -> str:
         """One line for people, with the number and how it was computed; empty where there is none.
 
-        ``reference`` is what the reference is called.
+        Args:
+            measured: what `measure` returned.
+            count: how many images it measured.
+            reference: what the reference is called.
         """
-        measured = self.measure(lambda: images)
         if self.fid is None or self.fid.name not in measured:
             return ""
         return (
-            f"{self.fid.name} {measured[self.fid.name]:.4f} (pytorch-fid, dims {self.fid.dims}, {len(images)} images "
-            f"against the {len(self.fid.reference)} of {reference}, weights {printable(self.fid.weights)})"
+            f"{self.fid.name} {measured[self.fid.name]:.4f} (pytorch-fid, dims {self.fid.inception.dims}, "
+            f"{count} images against the {len(self.fid.reference)} of {reference}, "
+            f"weights {printable(self.fid.inception.weights)})"
         )
+
+
+def gaussian(features: np.ndarray) -> Statistics:
+    """The mean [dims] and covariance [dims, dims] of features, float64 [N, dims], as pytorch-fid computes them."""
+    return features.mean(axis=0), np.cov(features, rowvar=False)
 
 
 def image_files(folder: str | Path) -> list[Path]:
@@ -184,15 +170,6 @@ def image_files(folder: str | Path) -> list[Path]:
         raise DataError(f"{printable(folder)}: no such folder")
     files = [file for file in find_images(folder) if file.suffix[1:].lower() in IMAGE_EXTENSIONS]
     return [file for file in files if file.is_file()]  # to open a pipe waits for ever
-
-
-def same_size(files: Sequence[Path]) -> bool:
-    """Whether all files have one image size, so that they can share a batch."""
-    sizes = set()
-    for file in files:
-        with Image.open(file) as image:  # reads the header only
-            sizes.add(image.size)
-    return len(sizes) == 1
 
 
 def content_hash(reference: ImageSet | Sequence[Path]) -> str:

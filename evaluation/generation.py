@@ -12,12 +12,13 @@ from model import PixelCNN, Sampler, image_generators
 from utils.distributed import rank, world_size
 from utils.errors import UserError
 from utils.files import check_writable
-from utils.memory import out_of_memory, release_failed_batch
+from utils.memory import FittingBatches
 from utils.text import printable
 
 __all__ = ["MAX_PER_CLASS", "draw_images", "prepare_folder"]
 
 MAX_PER_CLASS = 1_000_000  # each class has that many image numbers of its own
+BATCH_SIZES = {"cpu": 64, "cuda": 512}  # by device
 
 
 def prepare_folder(folder: Path, stems: Sequence[str], overwrite: bool) -> None:
@@ -41,43 +42,51 @@ def draw_images(
     net: PixelCNN,
     classes: Sequence[int],
     per_class: int,
+    image_size: tuple[int, int],
+    *,
     seed: int = 0,
     temperature: float = 1.0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     keep: Tensor | None = None,
+    shared: bool = True,
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """Draw ``per_class`` images (at most MAX_PER_CLASS) of each class: (class, number from 0, uint8 [C, H, W]) in turn.
+    """Draw ``per_class`` images of each class: (class, number from 0, uint8 [C, H, W] on the CPU) in turn.
 
     The random numbers of an image depend on ``seed``, its class and its number within the class alone: not on the
     other classes, ``per_class`` or ``batch_size``. The number of images drawn together changes the rounding of sums,
-    and where that tips a level, the rest of an image. ``batch_size`` is halved when memory runs out. ``keep`` uint8
-    [C, rows, W] are top rows that every image has; the rest is drawn. Several processes share the images; each yields
-    its own. Raises UserError where not one image fits in memory.
+    and where that changes a level, the rest of an image.
+
+    Args:
+        net: the network, in eval mode.
+        classes: labels.
+        per_class: at most MAX_PER_CLASS.
+        image_size: (H, W).
+        seed: of the random numbers.
+        temperature: above 0; see `Sampler`.
+        batch_size: images drawn together, by default what suits the device; halved when memory runs out.
+        keep: uint8 [C, rows, W], top rows that every image has; the rest is drawn.
+        shared: several processes share the images, and each yields its own; else this process draws all.
+
+    Raises UserError where not even one image fits in memory.
     """
-    wanted = [(label, number) for label in classes for number in range(per_class)][rank() :: world_size()]
-    sampler = Sampler(net, net.image_size)
-    with tqdm(total=len(wanted), desc="drawing", unit="image", disable=None if rank() == 0 else True) as bar:
-        while wanted:
-            batch = wanted[:batch_size]
-            generators = [image_generators(seed, label * MAX_PER_CLASS + number, 1)[0] for label, number in batch]
-            try:
-                images = sampler(
-                    torch.tensor([label for label, _ in batch]),
-                    generators,
-                    temperature,
-                    None if keep is None else keep.expand(len(batch), -1, -1, -1),
-                    progress=not bar.disable,
-                ).cpu()
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise UserError("not one image fits in memory; free some, or use --device cpu") from None
-                batch_size = len(batch) // 2
-                sampler = Sampler(net, net.image_size)
-                release_failed_batch(error)
-                continue
+    wanted = [(label, number) for label in classes for number in range(per_class)]
+    if shared:
+        wanted = wanted[rank() :: world_size()]
+    sampler = Sampler(net, image_size)
+    quiet = None if rank() == 0 else True
+    with tqdm(total=len(wanted), desc="sampling", unit="image", leave=False, disable=quiet) as bar:
+
+        def draw(batch: Sequence[tuple[int, int]]) -> Tensor:
+            return sampler(
+                torch.tensor([label for label, _ in batch]),
+                [image_generators(seed, label * MAX_PER_CLASS + number, 1)[0] for label, number in batch],
+                temperature,
+                None if keep is None else keep.expand(len(batch), -1, -1, -1),
+                progress=not bar.disable,
+            ).cpu()
+
+        batches = FittingBatches(batch_size or BATCH_SIZES.get(sampler.device.type, BATCH_SIZES["cpu"]))
+        for batch, images in batches.map(draw, wanted):
             for (label, number), image in zip(batch, images, strict=True):
                 yield label, number, image
-            wanted = wanted[len(batch) :]
             bar.update(len(batch))

@@ -72,8 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         load_split(dataset, name, net.image_size, settings.data_dir).images for name in (split, settings.real)
     )
     noise = torch.Generator().manual_seed(settings.seed)
-    classes, count = range(net.num_classes), -(-len(real) // net.num_classes)
-    drawn = torch.stack([image for *_, image in draw_images(net, list(classes), count, settings.seed)])[: len(real)]
+    count = -(-len(real) // net.num_classes)
+    images = draw_images(net, range(net.num_classes), count, net.image_size, seed=settings.seed)
+    drawn = torch.stack([image for *_, image in images])[: len(real)]
     rows = {f"real ({settings.real})": real}
     for deviation in NOISE:
         noisy = real + deviation * torch.randn(real.shape, generator=noise)

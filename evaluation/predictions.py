@@ -13,7 +13,7 @@ from evaluation.images import Images
 from evaluation.scoring import Score
 from model import PixelCNN, posterior
 from model.likelihood import bits_per_dim
-from utils.distributed import gather, rank, world_size
+from utils.distributed import gather, shared_batches, world_size
 from utils.errors import DataError, UserError
 
 __all__ = ["Prediction", "class_prior", "posterior_temperature", "predict"]
@@ -77,8 +77,7 @@ def predict(
     """
     joint = score.batch_size * world_size()
     first = start // joint * joint  # the same batches from any start: rounding differs between batches
-    batches = [range(i, min(i + joint, len(images.names))) for i in range(first, len(images.names), joint)]
-    shares = [batch[rank() * score.batch_size :][: score.batch_size] for batch in batches]
+    shares = shared_batches(len(images.names), score.batch_size, first)
 
     def read(i: int) -> Tensor | DataError:
         try:

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from model import PixelCNN, class_log_likelihoods, fold_weight_norm, log_likelihood
-from utils.errors import UserError
-from utils.memory import out_of_memory, release_failed_batch
+from utils.memory import FittingBatches
 from utils.precision import Precision, autocast, pick_precision
 
 __all__ = ["MirrorScorer", "Score", "Scorer"]
@@ -51,33 +50,27 @@ class Scorer:
         self.precision = pick_precision(precision, self.device)
         self.twice = precision == "auto" and self.precision != "fp32"
         maps = MAPS.get(self.device.type, 32) * 32 * 32 // max(32 * 32, image_size[0] * image_size[1])
-        self.batch_size = batch_size or max(1, maps // net.num_classes)
+        self.batches = FittingBatches(batch_size or max(1, maps // net.num_classes))
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] -> nats float32 [N, num_classes], on the CPU.
 
         Raises UserError where not even one image fits.
         """
-        scores = [torch.empty(0, self.net.num_classes)]
-        start = 0
-        while start < len(images):
-            batch = images[start : start + self.batch_size]
-            try:
-                with autocast(self.precision, self.device):
-                    batch_scores = class_log_likelihoods(self.net, batch)
-                scores.append((self.decide(batch, batch_scores) if self.twice else batch_scores).cpu())
-                start += len(batch)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise UserError(
-                        f"not one image of {images.shape[2]}x{images.shape[3]} fits in the memory of {self.device}; "
-                        "free some, or use --device cpu"
-                    ) from None
-                self.batch_size = len(batch) // 2
-                release_failed_batch(error)
-        return torch.cat(scores)
+        item = f"{images.shape[2]}x{images.shape[3]} image"
+        scores = [scores for _, scores in self.batches.map(self.score_batch, images, item)]
+        return torch.cat([torch.empty(0, self.net.num_classes), *scores])
+
+    def score_batch(self, images: Tensor) -> Tensor:
+        """The same, all images at once."""
+        with autocast(self.precision, self.device):
+            scores = class_log_likelihoods(self.net, images)
+        return (self.decide(images, scores) if self.twice else scores).cpu()
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time."""
+        return self.batches.batch_size
 
     @torch.inference_mode()
     def decide(self, images: Tensor, scores: Tensor) -> Tensor:

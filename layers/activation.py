@@ -1,5 +1,7 @@
 """The elementwise work of a block, in as few passes over memory and as few exponentials as eager PyTorch allows."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,14 +34,14 @@ class _ConcatELU(torch.autograd.Function):
     """Keeps only its output for the backward pass, from which the gradient follows."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         out = _concat_elu(x)
         ctx.save_for_backward(out)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (out,) = ctx.saved_tensors
         grad = torch.ops.aten.elu_backward(grad, 1, 1, 1, True, out)  # True: from the output, not the input
         positive, negative = grad.chunk(2, dim=1)
@@ -60,14 +62,14 @@ def concat_elu(x: Tensor) -> Tensor:
 
 class _GatedResidual(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, update: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, update: Tensor) -> Tensor:
         ctx.save_for_backward(update)
         value, gate = update.chunk(2, dim=1)
         return torch.addcmul(x, value, gate.sigmoid())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         (update,) = ctx.saved_tensors
         return grad, torch.ops.aten.glu_backward(grad.to(update.dtype), update, 1)  # under autocast x is wider
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from layers.activation import concat_elu, dropout, gated_residual
-from layers.conv import NetworkInNetwork
+from layers.conv import NetworkInNetwork, ShiftedConv2d
 from layers.fusion import Condition, modulate
 
 __all__ = ["ActivatedConv", "GatedResidualBlock", "SideInput"]
@@ -22,7 +22,7 @@ class ActivatedConv(nn.Module):
         dropout: probability of zeroing an activation while training.
     """
 
-    def __init__(self, conv: type[nn.Module], nr_filters: int, c_out: int, dropout: float = 0.0):
+    def __init__(self, conv: type[ShiftedConv2d], nr_filters: int, c_out: int, dropout: float = 0.0):
         super().__init__()
         self.conv = conv(2 * nr_filters, c_out)
         self.dropout = dropout
@@ -54,7 +54,9 @@ class GatedResidualBlock(nn.Module):
         dropout: probability of zeroing a hidden activation while training.
     """
 
-    def __init__(self, conv: type[nn.Module], nr_filters: int, nr_sides: int, dropout: float):
+    index: int  # its place in its stream, which sets it
+
+    def __init__(self, conv: type[ShiftedConv2d], nr_filters: int, nr_sides: int, dropout: float):
         super().__init__()
         self.conv_in = ActivatedConv(conv, nr_filters, nr_filters)
         self.side = SideInput(nr_filters, nr_sides) if nr_sides else None

@@ -15,6 +15,7 @@ __all__ = [
     "DownShiftedConv2d",
     "DownShiftedDeconv2d",
     "NetworkInNetwork",
+    "ShiftedConv2d",
     "weight_normed",
 ]
 
@@ -41,7 +42,9 @@ class DownShiftedConv2d(nn.Module):
     With ``shift_down`` the output moves down a row (a zero row enters), so that row i sees rows above i only.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel=(2, 3), stride: int = 1, shift_down: bool = False):
+    def __init__(
+        self, c_in: int, c_out: int, kernel: tuple[int, int] = (2, 3), stride: int = 1, shift_down: bool = False
+    ):
         super().__init__()
         height, width = kernel
         self.conv = weight_normed(nn.Conv2d(c_in, c_out, kernel, stride))
@@ -60,7 +63,9 @@ class DownRightShiftedConv2d(nn.Module):
     columns left of j only.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel=(2, 2), stride: int = 1, shift_right: bool = False):
+    def __init__(
+        self, c_in: int, c_out: int, kernel: tuple[int, int] = (2, 2), stride: int = 1, shift_right: bool = False
+    ):
         super().__init__()
         height, width = kernel
         self.conv = weight_normed(nn.Conv2d(c_in, c_out, kernel, stride))
@@ -70,6 +75,9 @@ class DownRightShiftedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(F.pad(x, self.padding))
         return F.pad(x, (1, -1)) if self.shift_right else x
+
+
+ShiftedConv2d = DownShiftedConv2d | DownRightShiftedConv2d
 
 
 class DownShiftedDeconv2d(nn.Module):

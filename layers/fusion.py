@@ -17,7 +17,7 @@ def modulate(x: Tensor, condition: Condition) -> Tensor:
     """
     scale, shift = condition
     if scale is not None:
-        return torch.addcmul(shift, x, scale)
+        return torch.addcmul(shift, x, scale)  # type: ignore[arg-type]  # with a scale comes a shift
     return x if shift is None else x.add_(shift)
 
 

@@ -19,14 +19,14 @@ def data_dependent_init(net: PixelCNN, images: Tensor, labels: Tensor) -> None:
     """
     last_of_block = {block.conv_out.conv.conv for block in net.modules() if isinstance(block, GatedResidualBlock)}
 
-    def rescale(conv: nn.Module, _inputs: tuple, out: Tensor) -> Tensor:
+    def rescale(conv: nn.Conv2d | nn.ConvTranspose2d, _inputs: tuple, out: Tensor) -> Tensor:
         mean, std = out.mean((0, 2, 3)), out.std((0, 2, 3), correction=0)
         std = torch.where(std > 1e-5, std, 1.0)  # a channel that is constant on this batch keeps its weights
         scale = (0.1 if conv in last_of_block else 1.0) / std
         channel_dim = 1 if isinstance(conv, nn.ConvTranspose2d) else 0
         shape = [-1 if dim == channel_dim else 1 for dim in range(4)]
         conv.weight = conv.weight * scale.view(shape)  # parametrised: this sets g and v
-        conv.bias.copy_((conv.bias - mean) * scale)
+        conv.bias.copy_((conv.bias - mean) * scale)  # type: ignore[operator, union-attr]  # all have a bias
         return (out - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1)
 
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]

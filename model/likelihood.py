@@ -1,6 +1,7 @@
 """Bits per dimension and accuracy over every image of a split."""
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from model.mixture import mixture_log_prob, to_unit
 from model.pixelcnn import PixelCNN
 
 __all__ = ["bits_per_dim", "class_log_likelihoods", "fold_weight_norm", "log_likelihood", "posterior"]
+
+Nats = TypeVar("Nats", float, Tensor)
 
 
 @torch.no_grad()
@@ -53,6 +56,6 @@ def posterior(log_likelihoods: Tensor, prior: Tensor | None = None, temperature:
     return (log_likelihoods / temperature).softmax(dim=1)
 
 
-def bits_per_dim(nats: float, image_shape: tuple[int, ...]) -> float:
+def bits_per_dim(nats: Nats, image_shape: tuple[int, ...]) -> Nats:
     """A negative log-likelihood in nats as bits per value of an image [C, H, W]."""
     return nats / (math.prod(image_shape) * math.log(2))

@@ -6,6 +6,7 @@ and by middle fusion or FiLM (after every residual block).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,11 @@ class Stream(nn.Module):
         dropout: of the blocks.
     """
 
-    def __init__(self, conv, deconv, nr_resnet: int, nr_filters: int, sees_other: bool, dropout: float):
+    # for each resolution a ModuleList of blocks, but a ModuleList has no type for what it holds
+    up: Any
+    down: Any
+
+    def __init__(self, conv: Any, deconv: Any, nr_resnet: int, nr_filters: int, sees_other: bool, dropout: float):
         super().__init__()
 
         def blocks(count: int, nr_sides: int) -> nn.ModuleList:
@@ -106,6 +111,13 @@ class PixelCNN(nn.Module):
     The sides H and W must divide by 4. Raises ValueError for settings outside their ranges.
     """
 
+    fusion: MiddleFusion | FiLM | NoFusion
+    # set by `load_checkpoint`
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    dataset: str
+    metadata: dict[str, Any]
+
     def __init__(
         self,
         nr_resnet: int = 2,
@@ -117,7 +129,7 @@ class PixelCNN(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "nr_resnet": nr_resnet,
             "nr_filters": nr_filters,
             "nr_logistic_mix": nr_logistic_mix,
@@ -142,7 +154,7 @@ class PixelCNN(nn.Module):
         self.u_init = DownShiftedConv2d(c_in, nr_filters, (2, 3), shift_down=True)
         self.ul_init_above = DownShiftedConv2d(c_in, nr_filters, (1, 3), shift_down=True)
         self.ul_init_left = DownRightShiftedConv2d(c_in, nr_filters, (2, 1), shift_right=True)
-        streams = {"nr_resnet": nr_resnet, "nr_filters": nr_filters, "dropout": dropout}
+        streams: dict[str, Any] = {"nr_resnet": nr_resnet, "nr_filters": nr_filters, "dropout": dropout}
         self.u_stream = Stream(DownShiftedConv2d, DownShiftedDeconv2d, sees_other=False, **streams)
         self.ul_stream = Stream(DownRightShiftedConv2d, DownRightShiftedDeconv2d, sees_other=True, **streams)
         nr_blocks = self.u_stream.nr_blocks + self.ul_stream.nr_blocks

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from layers import MiddleFusion
 from model.checkpoint import check_weights, load_checkpoint, torch_load
 from model.pixelcnn import PixelCNN
 from utils.errors import CheckpointError, reason
@@ -93,6 +94,6 @@ def load_starter_checkpoint(
             modules[ours].bias.copy_(state[f"{theirs}.bias"])
     except (AttributeError, KeyError, ValueError, IndexError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path} is not a state dict of the starter code ({reason(error)})") from None
-    if fusion.endswith("middle"):
+    if isinstance(net.fusion, MiddleFusion):
         net.fusion.alpha.zero_()
     return net.eval()

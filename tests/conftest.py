@@ -19,6 +19,9 @@ from hypothesis import settings
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from data import ImageSet, load_split
+from plots.images import write_png
+
 settings.register_profile("timeless", deadline=None)  # machines are slow at times
 settings.load_profile("timeless")
 
@@ -242,3 +245,48 @@ def start_openwandb(tmp_path_factory):
 def openwandb(start_openwandb):
     with start_openwandb() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageSet:
+    """70 of the digits, uint8 [70, 1, 8, 8]."""
+    split = load_split("digits", "validation")
+    return ImageSet(split.images[:70], split.labels[:70], split.class_names, split.paths[:70])
+
+
+@pytest.fixture(scope="session")
+def write_folder():
+    """Write images as PNG files into a new folder: write_folder(images, folder) -> folder."""
+
+    def write(images, folder: Path) -> Path:
+        folder.mkdir(parents=True)
+        for number, image in enumerate(images):
+            write_png(image, folder / f"{number:03d}.png")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def batch_sizes(monkeypatch) -> list[int]:
+    """How many images went through pytorch-fid's network, batch by batch."""
+    from pytorch_fid.inception import InceptionV3
+
+    sizes, real = [], InceptionV3.forward
+
+    def forward(self, images):
+        sizes.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(InceptionV3, "forward", forward)
+    return sizes
+
+
+@pytest.fixture
+def own_folder(digits, write_folder, tmp_path) -> Path:
+    """A data set of two classes: 8 images to train, 4 to validate, 6 to test."""
+    images = iter(digits.images)
+    for split, count in (("train", 4), ("validation", 2), ("test", 3)):
+        for name in ("a", "b"):
+            write_folder([next(images) for _ in range(count)], tmp_path / "own" / split / name)
+    return tmp_path / "own"

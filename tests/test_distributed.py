@@ -32,7 +32,7 @@ with process_group():
     trainer = Trainer(TrainSettings(dataset="digits", nr_resnet=1, nr_filters=8, nr_logistic_mix=2, dropout=0.0,
         batch_size=size, precision="fp32", device="cpu", run_dir=out, discriminative_weight=weight))
     trainer.net.train()
-    trainer.step.loss(*next(trainer.batches()))[0].backward()
+    trainer.step.loss(*next(trainer.batches.epoch(1)))[0].backward()
     if rank() == 0:
         torch.save([p.grad for p in trainer.net.parameters()], out + ".pt")
 """

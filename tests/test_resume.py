@@ -85,7 +85,7 @@ def test_a_run_cut_after_any_step_ends_as_if_it_had_not_been(steps, undisturbed,
 
     def cut(self, *batch):
         result = step(self, *batch)
-        if self.progress.step == steps:
+        if self.state.total_steps == steps:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
 
@@ -128,7 +128,7 @@ def test_the_second_ctrl_c_stops_at_once():
 
 def test_the_clock_saves_within_an_epoch(tmp_path, monkeypatch):
     steps = []
-    monkeypatch.setattr(Trainer, "save_last", lambda self: steps.append(self.progress.step) or True)
+    monkeypatch.setattr(Trainer, "save_last", lambda self: steps.append(self.state.total_steps) or True)
     flags = [*SHORT, "--max_epochs", "1", "--save_minutes", "1e-9", "--run_dir", str(tmp_path / "run")]
     assert pcnn_train.main(flags) == 0
     assert set(range(12)) <= set(steps)
@@ -182,9 +182,9 @@ def test_killed_at_random_moments(tmp_path):
 def test_resume_auto_finds_the_newest_run_of_the_configuration(tmp_path, capsys):
     flags = [*SHORT, "--max_epochs", "1", "--sampling_interval", "0", "--save_dir", str(tmp_path), "--resume", "auto"]
     assert pcnn_train.main([*flags, "--seed", "5"]) == 0
-    assert "a new one begins" in capsys.readouterr().out
+    assert "starting a new run" in capsys.readouterr().out
     assert pcnn_train.main(flags) == 0
-    assert "a new one begins" in capsys.readouterr().out
+    assert "starting a new run" in capsys.readouterr().out
     (folder,) = (path.parent for path in tmp_path.glob("*/config.yaml") if "seed: 1\n" in path.read_text())
     assert pcnn_train.main([*flags, "--max_epochs", "2"]) == 0
     assert f"run folder: {folder}" in capsys.readouterr().out
@@ -260,15 +260,18 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, monkeypatch, c
 
     def epoch(self):
         report = train_epoch(self)
-        monkeypatch.setattr(torch, "save", full if self.progress.epoch == 2 else save)
-        monkeypatch.setattr(os, "replace", full if self.progress.epoch == 2 else replace)
+        monkeypatch.setattr(torch, "save", full if self.state.epoch == 2 else save)
+        monkeypatch.setattr(os, "replace", full if self.state.epoch == 2 else replace)
         return report
 
     save, replace = torch.save, os.replace
     monkeypatch.setattr(Trainer, "train_epoch", epoch)
-    assert pcnn_train.main([*SHORT, "--save_interval", "1", "--sampling_interval", "0", "--run_dir", str(folder)]) == 0
+    assert pcnn_train.main([*SHORT, "--save_interval", "1", "--run_dir", str(folder)]) == 0  # a grid is due in epoch 2
     errors = capsys.readouterr().err
-    assert "last.pt was not written" in errors and "No space left" in errors and "metrics.jsonl" in errors
+    for name in ("last.pt", "metrics.jsonl", "curves.png", "epoch_0002.png"):
+        assert f"warning: {name} was not written" in errors, name
+    assert "No space left" in errors
+    assert [file.name for file in (folder / "samples").iterdir()] == ["epoch_0003.png"]
     assert [report["epoch"] for report in reports(folder)] == [1, 2, 3]
     assert last(folder)["epoch"] == 3 and not list(folder.glob("*.partial"))
 
@@ -326,7 +329,7 @@ def poison(monkeypatch, steps: set[int], value: float) -> None:
 
     def poisoned(self, *batch):
         log_likelihood = self.step.log_likelihood
-        if self.progress.step in steps:
+        if self.state.total_steps in steps:
             self.step.log_likelihood = lambda *arguments: log_likelihood(*arguments) * value
         try:
             return step(self, *batch)
@@ -349,7 +352,7 @@ def test_a_step_that_is_no_number_is_skipped_and_counted(value, tmp_path, monkey
 
 def test_a_skipped_step_leaves_weights_and_moments_alone(tmp_path, monkeypatch):
     trainer = Trainer(TrainSettings(dataset="digits", nr_resnet=1, nr_filters=8, run_dir=str(tmp_path / "run")))
-    batch = next(trainer.batches())
+    batch = next(trainer.batches.epoch(1))
     trainer.net.train()
     trainer.train_step(*batch)
     before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
@@ -358,7 +361,7 @@ def test_a_skipped_step_leaves_weights_and_moments_alone(tmp_path, monkeypatch):
     trainer.train_step(*batch)
     assert_same_tree(dict(trainer.net.state_dict()), before)
     assert_same_tree([state["exp_avg"] for state in trainer.step.optimizer.state.values()], moments)
-    assert trainer.progress.sums[0] == 1
+    assert trainer.step.sums[0] == 1
 
 
 def test_many_steps_in_a_row_that_are_no_numbers_stop_the_run(tmp_path, monkeypatch, capsys):
@@ -378,7 +381,7 @@ def test_gradients_are_clipped(tmp_path):
             TrainSettings(**{**vars(settings), "run_dir": str(tmp_path / f"run{clip}"), "compile": False})
         )
         trainer.net.train()
-        trainer.train_step(*next(trainer.batches()))
+        trainer.train_step(*next(trainer.batches.epoch(1)))
         squares = sum(state["exp_avg"].square().sum() for state in trainer.step.optimizer.state.values())
         moments[clip] = squares.sqrt() / 0.05  # the first moment is (1 - 0.95) x gradient
     assert moments[1e-3] == pytest.approx(1e-3, rel=1e-3) and moments[0.0] > 1e-2

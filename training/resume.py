@@ -4,31 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.settings import TrainSettings
+from training.settings import TrainSettings, tagged
 from utils.arguments import parse_settings
 from utils.errors import UserError
 from utils.text import printable
 
 __all__ = ["find_run"]
-
-# what may change when a run goes on: places, devices, how long, and what is looked at
-FREE = {
-    *(
-        "resume",
-        "max_epochs",
-        "data_dir",
-        "save_dir",
-        "run_dir",
-        "sample_dir",
-        "device",
-        "compile",
-        "cuda_graph",
-        "deterministic",
-    ),
-    *("eval_interval", "save_interval", "save_minutes", "sampling_interval", "sample_batch_size"),
-    *("fid_samples", "fid_dims", "fid_weights", "log_model", "en_wandb"),
-    *("wandb_project", "wandb_entity", "wandb_name", "wandb_group", "wandb_tags"),
-}
 
 
 def find_run(settings: TrainSettings, argv: Sequence[str]) -> tuple[TrainSettings, Path | None]:
@@ -73,7 +54,7 @@ def run_settings(folder: Path) -> TrainSettings:
 
 def changes(settings: TrainSettings, saved: TrainSettings) -> list[str]:
     """The settings that differ and must not."""
-    names = [field.name for field in dataclasses.fields(TrainSettings) if field.name not in FREE]
+    names = [field.name for field in dataclasses.fields(TrainSettings) if field.name not in tagged("free")]
     return [name for name in names if getattr(settings, name) != getattr(saved, name)]
 
 

@@ -16,11 +16,11 @@ from plots.curves import plot_learning_curves
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.distributed import from_main, rank
-from utils.errors import CheckpointError, UserError
+from utils.errors import UserError
 from utils.files import atomic_write
 from utils.text import printable
 
-__all__ = ["RunFolder", "refuse_place", "reported"]
+__all__ = ["RunFolder", "check_place", "tolerate_write_errors"]
 
 
 class RunFolder:
@@ -28,20 +28,19 @@ class RunFolder:
 
     Args:
         settings: of the run.
-        resumed: the folder of an earlier run that goes on, None for a new one.
-        metrics: the reports of that run up to where it goes on; those after it are dropped.
+        resumed: the folder of the run that is resumed, None for a new one.
+        reports: of that run up to where it resumes; those after it are dropped.
 
     Raises UserError if a folder cannot be written.
     """
 
-    def __init__(self, settings: TrainSettings, resumed: Path | None = None, metrics: Sequence[dict[str, Any]] = ()):
-        self.metrics: list[dict[str, Any]] = list(metrics)
+    def __init__(self, settings: TrainSettings, resumed: Path | None = None, reports: Sequence[dict[str, Any]] = ()):
         self.path = from_main(resumed or new_path(settings))
         self.samples = Path(settings.sample_dir) if settings.sample_dir else self.path / "samples"
         if rank() > 0:
             return
         if resumed is None:
-            refuse_place(settings)  # again: another run may have begun there while the images were read
+            check_place(settings)  # again: another run may have begun there while the images were read
         for folder, what in ((self.samples, "samples"), (self.path, "run")):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -53,28 +52,30 @@ class RunFolder:
         with atomic_write(self.path / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False))
         if resumed is not None:
-            with atomic_write(self.path / "metrics.jsonl") as partial:
-                partial.write_text("".join(json.dumps(report) + "\n" for report in self.metrics))
+            self._write_metrics(reports)
 
-    def report(self, **values: Any) -> None:
-        """Append a report to metrics.jsonl and redraw curves.png; a disk that is full is said, and not the end."""
-        self.metrics.append(values)
+    def write_reports(self, reports: Sequence[dict[str, Any]]) -> None:
+        """Write metrics.jsonl and curves.png; on a full disk this is a warning."""
         if rank() > 0:
             return
-        with reported("metrics.jsonl"), atomic_write(self.path / "metrics.jsonl") as partial:
-            partial.write_text("".join(json.dumps(report) + "\n" for report in self.metrics))
-        with reported("curves.png"):
-            plot_learning_curves(self.metrics, curve_panels(self.metrics), self.path / "curves.png")
+        with tolerate_write_errors("metrics.jsonl"):
+            self._write_metrics(reports)
+        with tolerate_write_errors("curves.png"):
+            plot_learning_curves(reports, curve_panels(reports), self.path / "curves.png")
+
+    def _write_metrics(self, reports: Sequence[dict[str, Any]]) -> None:
+        with atomic_write(self.path / "metrics.jsonl") as partial:
+            partial.write_text("".join(json.dumps(report) + "\n" for report in reports))
 
 
-def refuse_place(settings: TrainSettings) -> None:
+def check_place(settings: TrainSettings) -> None:
     """Raise UserError where a new run cannot go: a folder that holds a run or anything else, or cannot be written."""
     folder = Path(settings.run_dir or settings.save_dir)
     try:
         if settings.run_dir and folder.exists() and not is_unused(folder):
             raise UserError(
                 f"{printable(folder)} is not empty; give a new folder, so that no earlier run is lost, "
-                "or --resume to go on with it"
+                "or --resume to resume it"
             )
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         tempfile.TemporaryFile(dir=existing).close()
@@ -108,12 +109,12 @@ def new_path(settings: TrainSettings) -> Path:
 
 
 @contextmanager
-def reported(name: str) -> Iterator[None]:
-    """A file that cannot be written is told on stderr, and the run goes on."""
+def tolerate_write_errors(name: str) -> Iterator[None]:
+    """A file that cannot be written, as on a full disk, is a warning: training continues."""
     try:
         yield
-    except (OSError, UserError, CheckpointError) as error:
-        notify(f"warning: {name} was not written ({error}); training goes on")
+    except (OSError, UserError) as error:
+        notify(f"warning: {name} was not written ({error}); training continues")
 
 
 def curve_panels(reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Samples and FID of a network in training."""
+"""The sample grid and FID of a network in training."""
 
 from pathlib import Path
 
@@ -8,61 +8,68 @@ from torch import Tensor
 from data import DATASETS, ImageSet
 from evaluation.fid import FID, SafeFID
 from evaluation.fid_reference import split_reference
-from model import PixelCNN, Sampler, image_generators
+from evaluation.generation import draw_images
+from model import PixelCNN
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.errors import DataError
 
-__all__ = ["TrainingFID"]
-
-DRAW_BATCH = 100  # images drawn together
+__all__ = ["TrainingSamples", "draw_per_class"]
 
 
-class TrainingFID:
-    """FID of a network in training; made once, at the start of a run, which it never stops.
+def draw_per_class(net: PixelCNN, per_class: int, image_size: tuple[int, int], seed: int) -> Tensor:
+    """Images of all classes by this process alone: uint8 [num_classes, per_class, C, H, W] on the CPU.
+
+    ``generate.py --seed`` draws the same ones, up to rounding.
+    """
+    classes = range(net.num_classes)
+    images = [image for *_, image in draw_images(net, classes, per_class, image_size, seed=seed, shared=False)]
+    return torch.stack(images).unflatten(0, (net.num_classes, per_class))
+
+
+class TrainingSamples:
+    """Samples of a run's network, the same randomness each time, so that grids compare.
 
     Args:
-        settings: of the run; without samples (fid_samples or sampling_interval 0) nothing is loaded or measured.
-        validation: the reference where the data set has no test split.
+        settings: of the run; FID's network and reference are loaded only if FID is to be measured.
+        validation: the reference of FID where the data set has no test split.
         device: where the Inception network runs.
     """
 
     def __init__(self, settings: TrainSettings, validation: ImageSet, device: torch.device):
-        self.settings = settings
-        self.image_size = tuple(validation.images.shape[2:])
-        self.safe: SafeFID | None = None
+        self.seed, self.image_size = settings.seed, tuple(validation.images.shape[2:])
+        self.grid_per_class = max(1, settings.sample_batch_size // validation.num_classes)
+        self.fid_per_class = max(1, settings.fid_samples // validation.num_classes)
+        self.fid: SafeFID | None = None
         if settings.fid_samples and settings.sampling_interval:
-            self.safe = SafeFID(
-                lambda: FID(
-                    training_reference(settings, validation), settings.fid_dims, settings.fid_weights, device=device
-                )
-            )
-
-    def measure(self, net: PixelCNN) -> dict[str, float | str]:
-        """What a report gets: {"fid": ...}, {"fid_error": reason} or {}; see `SafeFID.measure`."""
-        return {} if self.safe is None else self.safe.measure(lambda: self.draw(net))
+            dims, weights = settings.fid_dims, settings.fid_weights
+            self.fid = SafeFID(lambda: FID(training_reference(settings, validation), dims, weights, device))
 
     def draw(self, net: PixelCNN) -> Tensor:
-        """fid_samples images, equal per class, the same randomness every time: uint8 [N, C, H, W] on the CPU."""
-        settings, training = self.settings, net.training
-        per_class = max(1, settings.fid_samples // net.num_classes)
-        labels = torch.arange(net.num_classes).repeat_interleave(per_class)
-        net.eval()
-        sampler, images = Sampler(net, self.image_size), []
-        for start in range(0, len(labels), DRAW_BATCH):
-            batch = labels[start : start + DRAW_BATCH]
-            generators = image_generators(settings.seed, start, len(batch))
-            images.append(sampler(batch, generators, progress=True).cpu())
-        net.train(training)
-        return torch.cat(images)
+        """The images of the grid and of FID: uint8 [num_classes, N, C, H, W]."""
+        measured = self.fid is not None and self.fid.fid is not None
+        count = max(self.grid_per_class, self.fid_per_class) if measured else self.grid_per_class
+        return draw_per_class(net.eval(), count, self.image_size, self.seed)
+
+    def grid(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the grid, of what `draw` returned: uint8 [N, C, H, W], and their labels, int64 [N]."""
+        shown = images[:, : self.grid_per_class]
+        labels = torch.arange(len(shown)).repeat_interleave(shown.shape[1])
+        return shown.flatten(0, 1), labels
+
+    def measure(self, images: Tensor) -> dict[str, float | str]:
+        """What a report says of FID: {"fid": ...}, {"fid_error": reason} or {}; see `SafeFID.measure`."""
+        if self.fid is None:
+            return {}
+        return self.fid.measure(lambda: images[:, : self.fid_per_class].flatten(0, 1))
 
 
 def training_reference(settings: TrainSettings, validation: ImageSet) -> Path | ImageSet:
-    """The test split where the data set has one, as the published protocol wants it, else the validation images."""
+    """The test split where the data set has one, as the published protocol has it, else the validation images."""
     if "test" not in DATASETS[settings.dataset].splits:
         return validation
     try:
         return split_reference(settings.dataset, "test", settings.image_size, settings.data_dir)
-    except DataError as error:  # a folder of one's own need not have one
+    except DataError as error:  # a user's own folder may lack one
         notify(f"FID is measured against the validation images: {error}")
         return validation

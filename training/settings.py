@@ -1,6 +1,7 @@
 """The settings of a training run: flags of pcnn_train.py, keys of configs/*.yaml and of a run's config.yaml."""
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
@@ -9,10 +10,22 @@ from model import SIDES
 from utils.arguments import Fraction, Seed
 from utils.precision import Precision
 
-__all__ = ["TrainSettings"]
+__all__ = ["TrainSettings", "tagged"]
 
 DecayRate = restricted_number_type("DecayRate", float, [(">", 0), ("<=", 1)], docstring="above 0, at most 1")
 Side = restricted_number_type("Side", int, [(">=", SIDES[0]), ("<=", SIDES[-1])], docstring="pixels, 4 to 512")
+
+
+# tags of settings
+FREE = {"free": True}  # may change when a run is resumed
+# names something on one machine: may differ between the machines of a sweep, and is left out of an exported checkpoint
+MACHINE = {"machine": True}
+FOLDER = {"folder": True}  # of one run alone: cannot be swept
+
+
+def tagged(tag: str) -> set[str]:
+    """The names of the settings with a tag: free, machine or folder."""
+    return {setting.name for setting in dataclasses.fields(TrainSettings) if tag in setting.metadata}
 
 
 @dataclass
@@ -84,13 +97,13 @@ class TrainSettings:
     """
 
     dataset: Literal["cpen455", "digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"] = "cpen455"
-    data_dir: str | None = None
+    data_dir: str | None = field(default=None, metadata=FREE | MACHINE)
     image_size: Side | None = None
-    save_dir: str = "runs"
-    run_dir: str | None = None
-    sample_dir: str | None = None
-    resume: str | None = None
-    load_params: str | None = None
+    save_dir: str = field(default="runs", metadata=FREE | MACHINE | FOLDER)
+    run_dir: str | None = field(default=None, metadata=FREE | MACHINE | FOLDER)
+    sample_dir: str | None = field(default=None, metadata=FREE | MACHINE | FOLDER)
+    resume: str | None = field(default=None, metadata=FREE | MACHINE)
+    load_params: str | None = field(default=None, metadata=MACHINE)
     tag: str | None = None
     nr_resnet: PositiveInt = 2
     nr_filters: PositiveInt = 80
@@ -99,7 +112,7 @@ class TrainSettings:
     dropout: Fraction = 0.5
     init: Literal["default", "data"] = "default"
     batch_size: PositiveInt = 16
-    max_epochs: PositiveInt = 200
+    max_epochs: PositiveInt = field(default=200, metadata=FREE)
     lr: PositiveFloat = 2e-4
     lr_schedule: Literal["decay", "cosine"] = "decay"
     lr_decay: DecayRate = 0.999995
@@ -112,23 +125,23 @@ class TrainSettings:
     ema: Fraction = 0.9995
     augment: Literal["none", "flip", "flip+shift"] = "none"
     precision: Precision = "auto"
-    compile: bool | None = None
-    cuda_graph: bool = False
+    compile: bool | None = field(default=None, metadata=FREE)
+    cuda_graph: bool = field(default=False, metadata=FREE)
     seed: Seed = 1
-    deterministic: bool = False
-    device: str = "auto"
-    eval_interval: PositiveInt = 1
-    sampling_interval: NonNegativeInt = 25
-    sample_batch_size: PositiveInt = 16
-    fid_samples: NonNegativeInt = 100
-    fid_dims: Literal[64, 192, 768, 2048] = 2048
-    fid_weights: str | None = None
-    save_interval: PositiveInt = 25
-    save_minutes: NonNegativeFloat = 10.0
-    en_wandb: bool = False
-    wandb_project: str | None = None
-    wandb_entity: str | None = None
-    wandb_name: str | None = None
-    wandb_group: str | None = None
-    wandb_tags: list[str] | None = None
-    log_model: bool = False
+    deterministic: bool = field(default=False, metadata=FREE)
+    device: str = field(default="auto", metadata=FREE | MACHINE)
+    eval_interval: PositiveInt = field(default=1, metadata=FREE)
+    sampling_interval: NonNegativeInt = field(default=25, metadata=FREE)
+    sample_batch_size: PositiveInt = field(default=16, metadata=FREE)
+    fid_samples: NonNegativeInt = field(default=100, metadata=FREE)
+    fid_dims: Literal[64, 192, 768, 2048] = field(default=2048, metadata=FREE)
+    fid_weights: str | None = field(default=None, metadata=FREE | MACHINE)
+    save_interval: PositiveInt = field(default=25, metadata=FREE)
+    save_minutes: NonNegativeFloat = field(default=10.0, metadata=FREE)
+    en_wandb: bool = field(default=False, metadata=FREE | MACHINE)
+    wandb_project: str | None = field(default=None, metadata=FREE)
+    wandb_entity: str | None = field(default=None, metadata=FREE)
+    wandb_name: str | None = field(default=None, metadata=FREE)
+    wandb_group: str | None = field(default=None, metadata=FREE)
+    wandb_tags: list[str] | None = field(default=None, metadata=FREE)
+    log_model: bool = field(default=False, metadata=FREE)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,26 @@ from utils.errors import UserError, summary
 from utils.memory import out_of_memory
 from utils.precision import autocast
 
-__all__ = ["TrainingStep"]
+__all__ = ["StepSums", "TrainingStep"]
+
+
+class StepSums(NamedTuple):
+    """What `TrainingStep` adds up over steps, as numbers.
+
+    ``skipped`` steps had a non-finite gradient, ``row`` of them were the last ones in a row, ``longest_row`` was the
+    longest such row; ``bpd`` and ``cross_entropy`` (nats) are sums over the other steps.
+    """
+
+    skipped: float
+    row: float
+    longest_row: float
+    bpd: float
+    cross_entropy: float
+
+    def means(self, steps: int) -> tuple[float, float]:
+        """Mean bits/dim and cross-entropy (nats) of the steps that were not skipped, of ``steps`` in all."""
+        good = max(1, steps - self.skipped)
+        return self.bpd / good, self.cross_entropy / good
 
 
 class TrainingStep:
@@ -36,8 +55,7 @@ class TrainingStep:
         total_steps: of the run, which its schedule needs.
 
     Attributes:
-        sums: of the steps since it was last zeroed, float [5] on the device: skipped steps, skipped steps in a row up
-            to now, the most in a row, and over the other steps bits/dim and cross-entropy (nats). Changed in place.
+        sums: `StepSums` of the steps since it was last zeroed, as float [5] on the device. Changed in place.
     """
 
     def __init__(self, net: PixelCNN, settings: TrainSettings, precision: str, total_steps: int):
@@ -48,7 +66,7 @@ class TrainingStep:
         self.optimizer, self.scheduler = make_optimizer(net, settings, total_steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.ema = MovingAverage(net, settings.ema) if settings.ema else None
-        self.sums = torch.zeros(5, device=self.device)
+        self.sums = torch.zeros(len(StepSums._fields), device=self.device)
         self.seed = 0
         parallel = net
         if world_size() > 1:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 
+from evaluation.metrics import METRICS, best_report
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.errors import summary
@@ -23,11 +23,10 @@ __all__ = ["Tracker", "WandbTracker", "report_failed_trial", "start_tracker"]
 
 PROJECT = "conditional-pixelcnn"
 RUN_FILE = "wandb_run.json"  # in the run's folder: which W&B run a resumed run continues
-BEST = {"accuracy": max, "val_bpd": min, "fid": min}
 
 
 class Tracker:
-    """Tells nobody: what a run without --en_wandb has. As a context manager it finishes, or fails with the reason."""
+    """Logs nothing: for runs without --en_wandb. As a context manager it finishes, or fails with the reason."""
 
     def report(self, values: dict[str, Any]) -> None:
         """Log the numbers of an epoch."""
@@ -76,7 +75,7 @@ def start_tracker(settings: TrainSettings, folder: Path, device: torch.device, r
 
 
 def harmless(method: Callable[..., None]) -> Callable[..., None]:
-    """``method`` of a WandbTracker, with the first exception of the run told in one line and the others dropped."""
+    """``method`` of a WandbTracker, whose first exception in a run is a warning and whose others are ignored."""
 
     @functools.wraps(method)
     def guarded(self: "WandbTracker", *arguments: Any) -> None:
@@ -99,7 +98,8 @@ class WandbTracker(Tracker):
         self.folder = folder
         self.log_model = log_model
         self.complained = False
-        self.best: dict[str, float] = {}
+        self.best: dict[str, float] = {}  # of each metric, so far
+        self.reports: list[dict[str, Any]] = []
         self.run = None
         try:
             self.run = open_run({"dir": str(folder), **{k: v for k, v in options.items() if v is not None}})
@@ -119,19 +119,19 @@ class WandbTracker(Tracker):
             self.note_best(json.loads(line))
 
     def note_best(self, values: dict[str, Any]) -> None:
-        for name, better in BEST.items():
-            value = values.get(name)
-            if value is not None and math.isfinite(value):
-                self.best[name] = better(value, self.best.get(name, value))
+        self.reports.append(values)
+        bests = {name: best_report(self.reports, name, metric.goal) for name, metric in METRICS.items()}
+        self.best = {name: best[name] for name, best in bests.items() if best is not None}
 
     @harmless
     def report(self, values: dict[str, Any]) -> None:
         self.note_best(values)
         self.run.log(values)
-        summary = {f"best_{name}": value for name, value in self.best.items()}
+        # by us: define_metric(summary="max") would make a mapping of "accuracy", which sweeps rank by
+        bests = {f"best_{name}": value for name, value in self.best.items()}
         if "accuracy" in self.best:
-            summary["accuracy"] = self.best["accuracy"]  # a sweep ranks runs by it, and best.pt has it
-        self.run.summary.update(summary)
+            bests["accuracy"] = self.best["accuracy"]  # a sweep ranks runs by it, and best.pt has it
+        self.run.summary.update(bests)
 
     @harmless
     def image(self, name: str, path: Path, epoch: int) -> None:

@@ -42,7 +42,7 @@ def parse_settings(
         raise UserError("the file of --config is not UTF-8 text; give a YAML file") from None
     except ArgumentError as error:
         raise UserError(f"{reason(error)} (--help lists what there is)") from None
-    plain = {field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)}
+    plain = {field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     for name, kind in get_type_hints(settings).items():
         if plain[name] is None and type(None) not in get_args(kind):  # a null of a YAML file, which jsonargparse takes
             raise UserError(f"{name} has no value; give one, or leave it out (--help lists what there is)")

@@ -54,7 +54,7 @@ class GraphedFunction:
         self.side: torch.cuda.Stream | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: list[Tensor] = []
-        self.output: Tensor | None = None
+        self.output: Tensor  # of the last replay
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         self.calls += 1

@@ -9,7 +9,19 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-__all__ = ["all_max", "all_mean", "from_main", "gather", "main_first", "process_group", "rank", "world_size"]
+__all__ = [
+    "all_max",
+    "all_mean",
+    "barrier",
+    "from_main",
+    "gather",
+    "in_order",
+    "main_first",
+    "process_group",
+    "rank",
+    "shared_batches",
+    "world_size",
+]
 
 T = TypeVar("T")
 
@@ -60,21 +72,45 @@ def from_main(value: T) -> T:
     return values[0]
 
 
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def shared_batches(count: int, batch_size: int, first: int = 0) -> list[range]:
+    """This process's batches of the numbers ``first`` .. ``count`` - 1, of up to ``batch_size`` numbers each.
+
+    Batch b is of process b modulo `world_size`. All processes have the same number of batches, the last of which may be
+    empty; `in_order` is the inverse.
+    """
+    joint = batch_size * world_size()
+    starts = range(first + rank() * batch_size, max(first, count) + rank() * batch_size, joint)
+    return [range(min(start, count), min(start + batch_size, count)) for start in starts]
+
+
+def in_order(batches: list[list[T]]) -> list[T]:
+    """The results of `shared_batches`, gathered from all processes, in the order of the numbers."""
+    return [result for joint in zip(*batches, strict=True) for result in joint]
+
+
 def main_first(work: Callable[[], T]) -> T:
     """``work`` done by the main process, then by the others: what is downloaded is downloaded once."""
-    if rank() == 0:
-        result = work()
-    from_main(None)
-    return result if rank() == 0 else work()
+    if rank() > 0:
+        barrier()
+        return work()
+    result = work()
+    barrier()
+    return result
 
 
-def all_max(number: int) -> int:
-    """The largest of the processes' numbers, in each of them."""
+def all_max(*numbers: int) -> list[int]:
+    """The largest of the processes' numbers, for each of ``numbers``, in each process."""
     if world_size() == 1:
-        return number
-    tensor = torch.tensor(number)
+        return list(numbers)
+    tensor = torch.tensor(numbers)
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
-    return int(tensor)
+    return tensor.tolist()
 
 
 def all_mean(tensor: torch.Tensor) -> torch.Tensor:

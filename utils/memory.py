@@ -1,17 +1,55 @@
 """Running out of memory."""
 
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
 import torch
 
-__all__ = ["out_of_memory", "release_failed_batch"]
+from utils.errors import UserError
+
+__all__ = ["FittingBatches", "out_of_memory"]
+
+Result = TypeVar("Result")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is for want of memory: PyTorch has a class of its own for that on GPUs only."""
+    """Whether ``error`` is for lack of memory: PyTorch has a class of its own for that on GPUs only."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def release_failed_batch(error: RuntimeError) -> None:
-    """Give back what a batch that did not fit still holds."""
-    error.__traceback__ = None  # its frames hold the maps that filled the memory
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+class FittingBatches:
+    """Batches that fit in memory: the batch size is halved, for good, whenever memory runs out.
+
+    Args:
+        batch_size: to start with.
+    """
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+
+    def map(
+        self, function: Callable[[Any], Result], items: Any, item: str = "image"
+    ) -> Iterator[tuple[Any, Result]]:
+        """Each batch of ``items``, a tensor or sequence, in order, with the result of ``function``.
+
+        Raises UserError where not even one ``item``, as the message calls it, fits.
+        """
+        start = 0
+        while start < len(items):
+            batch = items[start : start + self.batch_size]
+            try:
+                result = function(batch)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise UserError(
+                        f"not even one {item} fits in memory; free some memory, or use --device cpu"
+                    ) from None
+                self.batch_size = len(batch) // 2
+                error.__traceback__ = None  # its frames hold the maps that filled the memory
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            yield batch, result
+            start += len(batch)

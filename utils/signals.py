@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any
 
 __all__ = ["Interrupted", "Interruption"]
 
@@ -30,7 +31,7 @@ class Interruption:
     def __init__(self) -> None:
         self.signum: int | None = None
         self.prompt = False
-        self.earlier: dict[int, object] = {}
+        self.earlier: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # Python takes signals nowhere else

@@ -7,12 +7,13 @@ row, in the ul stream a pixel. The code of the blocks and of the U-Net is the ne
 Drawing an image so costs about one forward pass, not H * W.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from layers import GatedResidualBlock
 from model.pixelcnn import NR_RESOLUTIONS, PixelCNN, Stream
 from model.sampling.stepping import PIXELWISE, ROWWISE, FixedConv, Place, SteppingBlock, folded, pixel_weight
 
@@ -22,12 +23,13 @@ __all__ = ["SteppingTwin"]
 class SteppingStream:
     """A stream whose convolutions step; what its lists hold is one entry a resolution."""
 
-    __call__, unet = Stream.forward, Stream.unet
+    __call__: Callable[..., tuple[Tensor, dict[int, Tensor]]] = Stream.forward
+    unet: Callable[..., Tensor] = Stream.unet
 
     def __init__(self, stream: Stream, steps: Sequence[type], places: Sequence[Place]):
         conv, side, shrink, grow = steps
 
-        def blocks(levels: nn.ModuleList) -> list[list[SteppingBlock]]:
+        def blocks(levels: Iterable[Iterable[GatedResidualBlock]]) -> list[list[SteppingBlock]]:
             return [
                 [SteppingBlock(block, conv, side, place) for block in level]
                 for level, place in zip(levels, places, strict=True)
@@ -77,13 +79,15 @@ class SteppingTwin:
 
     def begin(self, labels: Tensor) -> None:
         """Start new images, one for each of the labels, int64 [B]."""
+
+        def pixelwise(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[:, :, 0, 0].t().contiguous()[None]
+
         for place in self.places:
             place.clear()
         here = self.places[0]
         u_conditions, ul_conditions = self.net.conditions(labels, here.like.dtype)
-        ul_conditions = [
-            tuple(x if x is None else x[:, :, 0, 0].t().contiguous()[None] for x in pair) for pair in ul_conditions
-        ]
+        ul_conditions = [(pixelwise(scale), pixelwise(shift)) for scale, shift in ul_conditions]
         blank = here.like.new_zeros(here.batch, 1, here.width, self.channels).permute(0, 3, 1, 2)
         # the ones channel and the one-hot maps of a row
         constants = self.net.join_class(blank, labels)[:, self.channels :]

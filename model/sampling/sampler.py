@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ class Sampler:
         self.device = next(net.parameters()).device
         self.graphs = method == "incremental" and (self.device.type == "cuda" if graphs is None else graphs)
         self.images = torch.empty(0)
-        self.rows: IncrementalRows | FullRows | None = None
+        self.rows: Any = None  # IncrementalRows or FullRows, or None before the first batch
 
     def _prepare(self, count: int) -> None:
         """Make the state for batches of ``count`` images, unless there is one that suits."""
@@ -105,6 +106,15 @@ class Sampler:
                 stack.callback(setattr, cudnn, "allow_tf32", tf32)
                 cudnn.allow_tf32 = False
             yield
+
+    @contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        """A batch that fails, as when memory runs out, leaves nothing behind."""
+        try:
+            yield
+        except BaseException:
+            self.rows, self.images = None, torch.empty(0)
+            raise
 
     @torch.inference_mode()
     def __call__(
@@ -137,7 +147,7 @@ class Sampler:
         kept = 0 if keep is None else keep.shape[2]
         components = self.net.nr_logistic_mix
         bar = tqdm(total=height, desc="drawing rows", disable=None if progress else True, leave=False)
-        with self._on_device(), bar:
+        with self._on_device(), bar, self._whole_or_nothing():
             self._prepare(count)
             batch = len(self.images)
             filled = torch.arange(batch).clamp(max=count - 1)  # the last image is drawn again to fill the batch

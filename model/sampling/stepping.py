@@ -23,6 +23,8 @@ from layers.conv import (
 
 __all__ = ["PIXELWISE", "ROWWISE", "FixedConv", "Place", "SteppingBlock", "folded", "pixel_weight"]
 
+Pair = tuple[int, int]
+
 
 @dataclass
 class Place:
@@ -72,7 +74,7 @@ class Place:
 
 def folded(conv: nn.Conv2d | nn.ConvTranspose2d, place: Place) -> tuple[Tensor, Tensor]:
     """Weight with its norm folded in, and bias: copies, which later training steps do not change."""
-    return conv.weight.to(place.like, copy=True), conv.bias.to(place.like, copy=True)
+    return conv.weight.to(place.like, copy=True), conv.bias.to(place.like, copy=True)  # type: ignore[union-attr]
 
 
 def on_onednn(device: torch.device) -> bool:
@@ -87,7 +89,7 @@ class FixedConv:
     of a convolution of 16 rows, by the operators that ``torch.compile`` packs with.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, place: Place, stride=(1, 1), padding=(0, 0)):
+    def __init__(self, weight: Tensor, bias: Tensor, place: Place, stride: Pair = (1, 1), padding: Pair = (0, 0)):
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias, self.stride, self.padding = bias, stride, padding
         # a single image's rows are too small to gain
@@ -194,7 +196,7 @@ class PixelConv:
         self.from_skip = self.here[:0]  # [2F, c_out] where a skipped pixel comes
         self.place = place
         self.signs = place.like.new_tensor([1.0, -1.0]).view(2, 1, 1)  # x [1, F, B] times it is [2, F, B]
-        self.weight: Tensor | None = None
+        self.weight: Tensor = None  # type: ignore[assignment]  # `lay_out` makes it
 
     def lay_out(self) -> None:
         """Make the state, for which it must be known whether a skipped pixel comes."""

@@ -93,10 +93,9 @@ def test_a_confusion_picture_has_numbers_for_few_classes_only(tmp_path, monkeypa
 def test_a_draw_depends_on_its_seed_class_and_number_alone():
     torch.manual_seed(0)
     net = PixelCNN(1, 4, 2, 1, 3).eval()
-    net.image_size = (8, 8)
 
     def draws(classes, per_class, seed=0, **more):
-        return {(c, n): image for c, n, image in draw_images(net, classes, per_class, seed, **more)}
+        return {(c, n): image for c, n, image in draw_images(net, classes, per_class, (8, 8), seed=seed, **more)}
 
     few, many = draws([2], 2), draws([0, 2], 3, batch_size=4)
     assert set(few) == {(2, 0), (2, 1)} and set(many) == {(c, n) for c in (0, 2) for n in range(3)}

@@ -67,7 +67,7 @@ def trainer(tmp_path, name, **more):
 def test_the_trainer_s_loss_is_that_of_separate_calls(tmp_path):
     """All classes in one pass, in float32, as a step takes it."""
     ours = trainer(tmp_path, "run", discriminative_weight=0.5, posterior_temperature=3.0)
-    images, labels = next(ours.batches())
+    images, labels = next(ours.batches.epoch(1))
     ours.net.eval()
     loss, parts = ours.step.loss(images, labels)
     scores = torch.stack([log_likelihood(ours.net, images, torch.full_like(labels, y)) for y in range(10)], 1)
@@ -83,7 +83,7 @@ def test_weight_0_is_exactly_the_plain_loss(tmp_path):
 
     ours = trainer(tmp_path, "run", discriminative_weight=0.0)
     ours.net.train()
-    images, labels = next(ours.batches())
+    images, labels = next(ours.batches.epoch(1))
     torch.manual_seed(3)
     loss, _ = ours.step.loss(images, labels)
     loss.backward()

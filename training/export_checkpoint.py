@@ -1,4 +1,4 @@
-"""Export a checkpoint for others: python -m evaluation.export_checkpoint --checkpoint runs/NAME/best.pt --out OUT.pt.
+"""Export a checkpoint for others: python -m training.export_checkpoint --checkpoint runs/NAME/best.pt --out OUT.pt.
 
 It holds the moving average of the weights alone, what was measured on validation images, and the temperature that
 calibrates the posterior, fitted on them too.
@@ -14,18 +14,16 @@ from evaluation.calibration import expected_calibration_error, fit_temperature
 from evaluation.evaluate import evaluate
 from evaluation.metrics import classification_scores
 from model import load_checkpoint, posterior, save_checkpoint
+from training.settings import tagged
 from utils.arguments import parse_settings, run_script
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.text import printable
 
-# settings of a run that are of the machine where it was trained
-PLACES = {"data_dir", "save_dir", "run_dir", "sample_dir", "load_params", "resume", "fid_weights", "device"}
-
 
 @dataclass
 class ExportSettings:
-    """Settings of evaluation.export_checkpoint.
+    """Settings of training.export_checkpoint.
 
     Args:
         checkpoint: a .pt file that pcnn_train.py wrote.
@@ -69,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         image_size=net.image_size,
         class_names=net.class_names,
         dataset=net.dataset,
-        settings={k: v for k, v in (net.metadata.get("settings") or {}).items() if k not in PLACES},
+        settings={k: v for k, v in (net.metadata.get("settings") or {}).items() if k not in tagged("machine")},
         epoch=net.metadata.get("epoch"),
         step=net.metadata.get("step"),
         temperature=temperature,

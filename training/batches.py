@@ -1,0 +1,89 @@
+"""The training and validation images of a run, and the order in which training visits them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import ImageSet, load_split
+from training.augmentation import augment, draw_shifts
+from training.settings import TrainSettings
+from utils.distributed import main_first, rank, world_size
+from utils.errors import UserError
+
+__all__ = ["Batches", "load_splits", "mixed_seed"]
+
+
+def mixed_seed(*numbers: int) -> int:
+    """A seed for torch from several numbers; the seeds of nearby numbers are unrelated."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
+    """The training and the validation images. Raises UserError, DataError."""
+
+    def load(split: str) -> ImageSet:
+        return main_first(lambda: load_split(settings.dataset, split, settings.image_size, settings.data_dir))
+
+    train = load("train")
+    wrong = train.num_classes - 1
+    if (settings.negatives or 0) > wrong:
+        raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")
+    validation = load("validation")
+    for split, name in ((train, "training"), (validation, "validation")):
+        if (split.labels < 0).any():
+            raise UserError(f"{settings.dataset}: some {name} images have no class (label -1); remove them")
+    return train, validation
+
+
+class Batches:
+    """Batches of the training images in an order that depends on the seed and the epoch alone.
+
+    Each process has its share of every joint batch. Images that do not fill a joint batch are left out of an epoch;
+    which ones changes from epoch to epoch.
+
+    Args:
+        split: the training images; they are kept on ``device`` as uint8.
+        settings: of the run.
+        device: of the batches.
+
+    Attributes:
+        batch_size: images per step and process.
+        joint_batch: images per step of all processes.
+        per_epoch: steps per epoch.
+    """
+
+    def __init__(self, split: ImageSet, settings: TrainSettings, device: torch.device):
+        self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.settings, self.device = settings, device
+        self.batch_size = min(settings.batch_size, len(self.labels) // world_size())
+        self.joint_batch = self.batch_size * world_size()
+        self.per_epoch = len(self.labels) // self.joint_batch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's batches of an epoch from its image number ``start`` on: uint8 [B, C, H, W], int64 [B]."""
+        order, mirrored, shifts = self._draw(epoch)
+        for first in range(start, len(order) - self.joint_batch + 1, self.joint_batch):
+            index = order[first:][rank() * self.batch_size :][: self.batch_size]
+            images = self.images[index]
+            if self.settings.augment != "none":
+                images = augment(images, mirrored[index], shifts[index])
+            yield images, self.labels[index]
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """``count`` images in an order of their own, without augmentation, the same in all processes."""
+        order, *_ = self._draw(0)
+        return self.images[order[:count]], self.labels[order[:count]]
+
+    def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The random numbers of an epoch, the same in all processes: the order of the images, int64 [N], and by image
+        number which are mirrored, bool [N], and how far each is moved, int64 [N, 2]."""
+        count = len(self.labels)
+        generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, epoch))
+        order = torch.randperm(count, generator=generator)
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        shifts = draw_shifts(count, tuple(self.images.shape[2:]), generator)
+        if self.settings.augment != "flip+shift":
+            shifts.zero_()
+        return order.to(self.device), mirrored.to(self.device), shifts.to(self.device)

@@ -1,0 +1,87 @@
+"""All that changes while a network is trained, saved and restored as one."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from model import read_checkpoint
+from training.step import TrainingStep
+from utils.errors import UserError, reason
+from utils.text import printable
+
+__all__ = ["TrainingState"]
+
+
+class TrainingState:
+    """Where a run is. Its ``state_dict``, beside the weights, is what resuming needs.
+
+    Args:
+        step: the network with its optimiser, schedule, loss scale, moving average and sums of the epoch.
+
+    Attributes:
+        epoch: the current one, from 1.
+        epoch_images: images of it that were trained on, of all processes.
+        epoch_steps: its steps so far, skipped ones included.
+        epoch_seconds: of training in it.
+        total_steps: steps of the run.
+        best: ranking of best.pt, (accuracy, -bits/dim); None before the first evaluation.
+        reports: one for each finished epoch, the lines of metrics.jsonl.
+    """
+
+    def __init__(self, step: TrainingStep):
+        self.step = step
+        self.epoch, self.total_steps = 1, 0
+        self.epoch_images, self.epoch_steps, self.epoch_seconds = 0, 0, 0.0
+        self.best: tuple[float, float] | None = None
+        self.reports: list[dict[str, Any]] = []
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Training (re)starts now: the time until the next `advance` counts as training."""
+        self._epoch_began = time.perf_counter() - self.epoch_seconds
+
+    def stop_clock(self) -> None:
+        """Count the time up to now as training."""
+        self.epoch_seconds = time.perf_counter() - self._epoch_began
+
+    def advance(self, images: int) -> None:
+        """One more step, on ``images`` images of all processes."""
+        self.epoch_images += images
+        self.epoch_steps += 1
+        self.total_steps += 1
+        self.stop_clock()
+
+    def next_epoch(self, report: dict[str, Any]) -> None:
+        """The epoch is over; ``report`` is what is known of it."""
+        self.reports.append(report)
+        self.epoch += 1
+        self.epoch_images, self.epoch_steps, self.epoch_seconds = 0, 0, 0.0
+        self.step.sums.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What last.pt holds beside the weights and their moving average."""
+        progress = {
+            "sums": self.step.sums,
+            "epoch": self.epoch,
+            "images": self.epoch_images,
+            "steps": self.epoch_steps,
+            "step": self.total_steps,
+            "seconds": self.epoch_seconds,
+        }
+        best = None if self.best is None else list(self.best)
+        return {**self.step.state(), "progress": progress, "best": best, "metrics": self.reports}
+
+    def restore(self, path: Path) -> None:
+        """Return to the state in a last.pt, weights included. Raises CheckpointError, UserError."""
+        checkpoint = read_checkpoint(path)
+        try:
+            self.step.restore(checkpoint)
+            progress = checkpoint["progress"]
+            self.step.sums.copy_(progress["sums"])
+            self.epoch, self.total_steps = progress["epoch"], progress["step"]
+            self.epoch_images, self.epoch_steps = progress["images"], progress["steps"]
+            self.epoch_seconds = progress["seconds"]
+            self.best = None if checkpoint["best"] is None else tuple(checkpoint["best"])
+            self.reports = list(checkpoint["metrics"])
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{printable(path)} does not hold a run that can be resumed: {reason(error)}") from None
