@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+FAST := $(addprefix tests/,utils layers model data plots evaluation test_imports.py)
 
 DEMO := demo
 HEADLINE := headline
@@ -58,7 +59,8 @@ test: $(VENV)/.installed-dev ## lint and run all tests: about 20 minutes on two 
 	$(PYTEST)
 
 test-fast: $(VENV)/.installed-dev ## the quick tests, for after an edit: about a minute
-	$(PYTEST) -m fast
+	$(PYTEST) -m "not slow and not integration" $(FAST) \
+		--deselect tests/model/test_incremental.py::test_same_noise_same_images
 
 lint: $(VENV)/.installed-dev ## check style, format and types; changes nothing
 	$(RUN) -m ruff check .

@@ -1,12 +1,12 @@
-"""Draw images of chosen classes: python generate.py --checkpoint CKPT --per_class 25 --out samples.
+"""Sample images of chosen classes: python generate.py --checkpoint CKPT --per_class 25 --out samples.
 
-Writes PNG files <class>_0001.png, ... into the folder --out, ready for FID, and beside it a picture of the first
-ones of each class, <out>_grid.png. The random numbers of an image depend on --seed, its class and its number alone; the
-rounding of sums depends on how many images are drawn together, and at times tips a level. --fid REFERENCE also prints
-their Fréchet Inception distance to REFERENCE; where that fails, the images are there and the exit status is 1.
+Writes PNG files <class>_0001.png, ... into the folder --out, ready for FID, and beside it a grid of the first
+ones of each class, <out>_grid.png. The random numbers of an image depend on --seed, its class and its number alone;
+rounding depends on the batch size, and can change a level. --fid REFERENCE also prints
+their Fréchet Inception distance to REFERENCE; where that fails, the images are kept and the exit status is 1.
 
-With --complete IMAGE... each image keeps its top --keep_rows rows and the rest is drawn, --per_class times for each
-class: <image>_<class>_0001.png, ...; the picture shows the image, the rows kept, and completions.
+With --complete IMAGE... the top --keep_rows rows of each image are kept and the rest is sampled, --per_class times for
+each class: <image>_<class>_0001.png, ...; the grid shows the image, the rows kept, and completions.
 """
 
 import os
@@ -43,22 +43,21 @@ class GenerateSettings:
     """Settings of generate.py.
 
     Args:
-        checkpoint: a .pt file that pcnn_train.py wrote; the network of burgers, pandas, koalas and pizzas that comes
-            with this program by default.
+        checkpoint: a .pt file of pcnn_train.py; by default the pretrained checkpoint (burger, panda, koala, pizza).
         out: the folder to write to, new or empty.
         per_class: images of each class, 1 to a million.
-        classes: names of the classes to draw, as in --classes pizza koala; all by default.
+        classes: names of the classes to sample, as in --classes pizza koala; all by default.
         seed: of the randomness, 0 to 2^32 - 1.
-        temperature: above 0; 1 draws from the model, less gives likelier and less varied images.
-        batch_size: images drawn together, at least 1; auto is 64 on a CPU, 512 on a GPU. Halved when memory runs out.
+        temperature: above 0; 1 samples from the model, less gives likelier and less varied images.
+        batch_size: images sampled together, at least 1; auto is 64 on a CPU, 512 on a GPU. Halved when memory runs out.
         complete: image files to complete, as in --complete a.png b.jpg.
         keep_rows: with --complete: rows to keep, from 1 to below the height of the network's images; half by default.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
-        overwrite: write to a folder that holds files, and remove what an earlier run drew (*CLASS_0001.png, ...) from
-            it; other files stay.
+        overwrite: write to a folder that holds files, and remove earlier samples (*CLASS_0001.png, ...) from it;
+            other files stay.
         fid: measure FID against this folder of images, or DATASET:SPLIT such as cpen455:test.
         data_dir: where the files of --fid DATASET:SPLIT are; none means datasets/DATASET.
-        fid_dims: features of the Inception network, 64, 192, 768 or 2048; numbers of different dims do not compare.
+        fid_dims: features of the Inception network, 64, 192, 768 or 2048; values for different dims are not comparable.
         fid_weights: a copy of pytorch-fid's Inception weights; none means the file in torch's cache, downloaded if
             it is missing.
     """
@@ -148,7 +147,7 @@ def generate(settings: GenerateSettings) -> int:
     )
     completed = f", for each of {len(starts)} images completed" if settings.complete else ""
     print(f"{settings.per_class} images of each of {len(classes)} classes{completed}: {printable(folder)}")
-    print(f"a picture of them: {printable(grid)}")
+    print(f"sample grid: {printable(grid)}")
     if fid is None:
         return 0
     line = fid.describe(fid.measure(lambda: files), len(files), printable(settings.fid))
@@ -159,11 +158,11 @@ def generate(settings: GenerateSettings) -> int:
 
 @dataclass
 class Start:
-    """What images are drawn from: nothing, or the top rows of an image that is completed."""
+    """What sampling starts from: nothing, or the top rows of an image to complete."""
 
     prefix: str = ""  # of the files' names
     keep: Tensor | None = None  # uint8 [C, rows, W]
-    shown: tuple[Tensor, ...] = ()  # in the grid before what is drawn: the image, and the rows kept, uint8 [C, H, W]
+    shown: tuple[Tensor, ...] = ()  # in the grid before the samples: the image, and the rows kept, uint8 [C, H, W]
 
 
 def images_to_complete(settings: GenerateSettings, net: PixelCNN) -> list[Start]:
@@ -172,7 +171,7 @@ def images_to_complete(settings: GenerateSettings, net: PixelCNN) -> list[Start]
     rows = settings.keep_rows or height // 2
     if settings.complete is None:
         if settings.keep_rows:
-            raise UserError("--keep_rows goes with --complete IMAGE...")
+            raise UserError("--keep_rows needs --complete IMAGE...")
         return [Start()]
     if rows >= height:
         raise UserError(f"--keep_rows {rows}: the network's images have {height} rows; keep 1 to {height - 1}")

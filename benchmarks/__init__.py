@@ -1,1 +1,1 @@
-"""Programs that measure ratios, one a claim: python -m benchmarks.sampler, classifier, train_step."""
+"""Benchmarks, one per claim: python -m benchmarks.sampler, classifier, train_step, parity."""

@@ -1,8 +1,8 @@
-"""Labelling images: python -m benchmarks.classifier [--device cuda] [--checkpoint CKPT --data_dir DIR].
+"""Classification benchmark: python -m benchmarks.classifier [--device cuda] [--checkpoint CKPT --data_dir DIR].
 
-What classify.py does (weights folded, all classes together, 16 bits where native) against a straightforward fp32 loop
-that calls the network, with PyTorch's own elu and glu, once a class. With a checkpoint, both label its data set's
-validation images: how often they agree, and how far their log-likelihoods are apart.
+classify.py (folded weights, all classes in one batch, 16 bits where native) against a naive fp32 loop that calls the
+network, with PyTorch's own elu and glu, once per class. With a checkpoint, both label its data set's validation
+images: reports how often they agree, and the mean difference of their log-likelihoods.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from utils.device import pick_device
 
 @torch.no_grad()
 def once_a_class(net: PixelCNN, images: Tensor, batch_size: int = 32) -> Tensor:
-    """The straightforward loop: uint8 [N, C, H, W] -> nats [N, num_classes]."""
+    """The naive loop over classes: uint8 [N, C, H, W] -> nats [N, num_classes]."""
     device = next(net.parameters()).device
     scores = []
     with plain_blocks():
@@ -46,25 +46,25 @@ def main() -> None:
         ours, plain = Scorer(net)(images), once_a_class(net, images)
         agree = (ours.argmax(1) == plain.argmax(1)).double().mean().item()
         apart = (ours - plain).abs().mean().item()
-        print(f"{len(images)} validation images: predictions agree on {agree:.2%}, |log p| {apart:.3f} nats apart")
+        print(f"{len(images)} validation images: predictions agree on {agree:.2%}, mean difference {apart:.3f} nats")
         return
     net = make_net(device)
     images = torch.randint(0, 256, (settings.images, 3, 32, 32), dtype=torch.uint8)
-    sides = {"fp32, once a class": partial(once_a_class, net, images)}
+    sides = {"fp32, class by class": partial(once_a_class, net, images)}
     for precision in ("fp32", "auto"):
         scorer = Scorer(net, precision)
         sides[f"{scorer.precision}, all classes"] = partial(scorer, images)
     medians = alternate(sides, settings.rounds, device)
     peaks = peaks_of(device, (name.split(",")[0] for name in sides))
     gflop = forward_gflop(net, 32) * net.num_classes * settings.images
-    base = medians["fp32, once a class"]
+    base = medians["fp32, class by class"]
     print(f"classifying 32x32, 4 classes at (2, 80, 10); {describe(device)}")
     rows = []
     for name, seconds in medians.items():
         share = gflop / seconds / peaks[name.split(",")[0]]
         rows.append((name, f"{settings.images / seconds:.2f}", f"{base / seconds:.2f}x", f"{gflop / seconds:.0f}"))
         rows[-1] += (f"{share:.0%}",)
-    print_table(("", "images/s", "faster", "GFLOP/s", "of peak"), rows)
+    print_table(("", "images/s", "speed-up", "GFLOP/s", "of peak"), rows)
 
 
 if __name__ == "__main__":

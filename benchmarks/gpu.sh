@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Everything to check and measure on a CUDA GPU, one step after the other: benchmarks/gpu.sh [OUT_DIR]
+# All checks and benchmarks for a CUDA GPU, run step by step: benchmarks/gpu.sh [OUT_DIR]
 #
-# OUT_DIR (default runs/gpu-DATE) gets NUMBER_NAME.log of each step, the table of steps in summary.txt, and what the
-# steps wrote. A step that fails or takes too long does not stop the others; the exit status is 1 then.
+# OUT_DIR (default runs/gpu-DATE) gets NUMBER_NAME.log of each step, the table of steps in summary.txt, and the
+# steps' output. A step that fails or times out does not stop the others; the exit status is then 1.
 #
-# PYTHON    the interpreter; .venv/bin/python where that is there, else python3
-# DEVICE    cuda, cuda:1, ...; cpu rehearses it all without a GPU
-# DATA_DIR  the images of cpen455 (datasets/cpen455); without them the steps take other images
-# TINY      1: settings so small that all of it takes minutes on one CPU core, the default there; else 0
-# STEPS     only these steps, as in STEPS="train_fp32 resume"; to run them again, the same OUT_DIR may be given
+# PYTHON    the interpreter; .venv/bin/python if it exists, else python3
+# DEVICE    cuda, cuda:1, ...; cpu is a dry run without a GPU
+# DATA_DIR  the images of cpen455 (datasets/cpen455); without them the steps use other images
+# TINY      1: small settings, for minutes on one CPU core, the default on cpu; else 0
+# STEPS     only these steps, e.g. STEPS="train_fp32 resume"; reruns may use the same OUT_DIR
 # shellcheck disable=SC2329 # the steps are called by their names
 set -u
 
 ROOT=$(cd "$(dirname "$0")/.." && pwd) || exit 2
 
-absolute() { # PATH, of the folder that the script was called in
+absolute() { # PATH, relative to the caller's folder
     case $1 in
         /*) printf '%s\n' "$1" ;;
         *) printf '%s\n' "$PWD/$1" ;;
@@ -34,10 +34,10 @@ DEVICE=${DEVICE:-cuda}
 if [ "$DEVICE" = cpu ]; then TINY=${TINY:-1}; else TINY=${TINY:-0}; fi
 DATA_DIR=$(absolute "${DATA_DIR:-$ROOT/datasets/cpen455}")
 OUT=$(absolute "${1:-$ROOT/runs/gpu-$(date +%Y%m%d-%H%M%S)}")
-SKIPPED=77 # exit status of a step that has nothing to do here
+SKIPPED=77 # exit status of a step that does not apply here
 export PYTHONUNBUFFERED=1
 
-# ---- what steps share
+# ---- shared by the steps
 
 tiny() { [ "$TINY" = 1 ]; }
 
@@ -45,22 +45,22 @@ on_cpu() { [ "$DEVICE" = cpu ]; }
 
 cuda_only() {
     if on_cpu; then
-        echo "skipped: for a CUDA GPU only"
+        echo "skipped: CUDA only"
         exit "$SKIPPED"
     fi
 }
 
-# bf16 that a GPU only emulates is slow, and not compiled
+# emulated bf16 is slow, and not compiled
 needs_bf16() {
     local native="import sys, torch; sys.exit(not torch.cuda.is_bf16_supported(including_emulation=False))"
     if ! on_cpu && ! "$PYTHON" -c "$native"; then
-        echo "skipped: this GPU has no bf16 of its own"
+        echo "skipped: this GPU has no native bf16"
         exit "$SKIPPED"
     fi
 }
 
-# train NAME FLAG...: train on the digits into runs/NAME; exec, so that a job in the background is Python itself and
-# gets its signals
+# train NAME FLAG...: train on the digits into runs/NAME; exec, so that a background job is Python itself and
+# receives its signals
 train() {
     local folder=$OUT/runs/$1
     shift
@@ -74,7 +74,7 @@ train() {
         --run_dir "$folder" "$@"
 }
 
-# train_epoch NAME FLAG...: one epoch, 22 steps (11 where tiny); training that goes on uncompiled is a failure
+# train_epoch NAME FLAG...: one epoch, 22 steps (11 where tiny); falling back to uncompiled is a failure
 train_epoch() {
     local log=$OUT/runs/$1.txt
     (train "$@" --max_epochs 1) 2>&1 | tee "$log"
@@ -91,7 +91,7 @@ classify() {
     fi
 }
 
-# ---- the steps; each in a bash of its own with -eu
+# ---- the steps; each runs in its own bash with -eu
 
 machine() {
     if command -v nvidia-smi; then nvidia-smi -L || true; fi
@@ -119,10 +119,10 @@ tests() {
     local workers=8
     if on_cpu; then workers=2; fi
     if ! "$PYTHON" -c "import pytest, pytest_timeout, xdist, hypothesis"; then
-        echo "skipped: the tests want pytest, pytest-timeout, pytest-xdist and hypothesis"
+        echo "skipped: the tests need pytest, pytest-timeout, pytest-xdist and hypothesis"
         exit "$SKIPPED"
     fi
-    # not those of W&B and Optuna, which may be missing and have nothing to do with a GPU
+    # without those of W&B and Optuna, which may be missing and do not use a GPU
     OMP_NUM_THREADS=1 "$PYTHON" -m pytest -q -n "$workers" tests -k "cuda or graph" \
         --ignore-glob "*test_sweep*" --ignore-glob "*test_tracking*"
 }
@@ -154,7 +154,7 @@ train_compiled_graph() {
     train_epoch compiled_graph --precision bf16 --compile true --cuda_graph true
 }
 
-# All saw the same images in the same order: bits/dim of the epoch differ by rounding and by the draws of dropout.
+# All see the same images in the same order: bits/dim of the epoch differ only by rounding and dropout noise.
 same_losses() {
     "$PYTHON" - "$OUT/runs" << 'END'
 import json
@@ -168,9 +168,9 @@ for name in ("eager", "fp32", "bf16", "fp16", "graph", "compiled_graph"):
         losses[name] = json.loads(file.read_text().splitlines()[0])["train_bpd"]
         print(f"{name:<16} {losses[name]:.4f} bits/dim")
 if len(losses) < 2:
-    sys.exit("fewer than two trainings came to an end")
+    sys.exit("fewer than two trainings finished")
 apart = max(losses.values()) - min(losses.values())
-print(f"apart by {apart:.4f}, at most 0.05 is right")
+print(f"largest difference {apart:.4f}, limit 0.05")
 sys.exit(apart > 0.05)
 END
 }
@@ -181,20 +181,20 @@ resume() {
     [ "$(wc -l < "$folder/metrics.jsonl")" -eq 2 ]
 }
 
-# A compiled training is stopped in the middle, some time after its first epoch, and goes on to its end.
+# A compiled training is interrupted some time after its first epoch, then resumed to its end.
 sigterm() {
     local folder=$OUT/runs/sigterm status=0 pid epochs
     rm -rf "$folder"
     train sigterm --precision fp32 --compile true --max_epochs 100000 &
     pid=$!
     while [ ! -s "$folder/metrics.jsonl" ]; do
-        kill -0 "$pid" # the step ends here where the training did
+        kill -0 "$pid" # fails if training has exited
         sleep 0.2
     done
     sleep 1
     kill -TERM "$pid"
     wait "$pid" || status=$?
-    echo "exit status after SIGTERM: $status, 143 is right"
+    echo "exit status after SIGTERM: $status, expected 143"
     [ "$status" -eq 143 ]
     epochs=$(($(wc -l < "$folder/metrics.jsonl") + 2))
     "$PYTHON" pcnn_train.py --resume "$folder" --max_epochs "$epochs"
@@ -203,7 +203,7 @@ sigterm() {
 
 classify_images() { classify "$OUT/classify.csv"; }
 
-# Two at once on one device find the same labels.
+# Two concurrent runs on one device give the same labels.
 classify_twice() {
     local first status=0
     classify "$OUT/first.csv" &
@@ -220,7 +220,7 @@ generate() {
     [ "$(find "$OUT/samples" -name "*.png" | wc -l)" -eq 100 ]
 }
 
-# One process a GPU. A process that is alone makes no process group, hence the next step.
+# One process per GPU. A single process creates no process group, hence the next step.
 torchrun() {
     local processes=1
     if [ "$DEVICE" = cuda ]; then
@@ -234,8 +234,8 @@ torchrun() {
         pcnn_train.py "$@" --max_epochs 1 --run_dir "$OUT/runs/torchrun"
 }
 
-# The training step of several processes, and what else they ask of each other, in a process group of one: by NCCL on a
-# GPU, where the step is compiled too, and by Gloo on the CPU.
+# The data-parallel training step and the other collectives, in a process group of one: NCCL on a GPU, where the step
+# is also compiled, Gloo on the CPU.
 process_group() {
     "$PYTHON" - "$DEVICE" << 'END'
 import sys
@@ -306,7 +306,7 @@ set +a
 number=0
 failed=0
 
-# step SECONDS NAME: run a step within a time limit; its row of the table
+# step SECONDS NAME: run a step with a time limit; print its row of the table
 step() {
     local limit=$1 name=$2 log began status=0 result
     number=$((number + 1))
@@ -331,7 +331,7 @@ step() {
 
 run() {
     if [ -e "$OUT/summary.txt" ] && [ -z "${STEPS:-}" ]; then
-        printf "error: %s holds the results of another call; give a new folder\n" "$OUT" >&2
+        printf "error: %s holds the results of another run; give a new folder\n" "$OUT" >&2
         exit 2
     fi
     mkdir -p "$OUT/runs" && cd "$ROOT" || exit 2
@@ -360,7 +360,7 @@ run() {
 
     printf "\nsteps that failed: %d\n" "$failed" | tee -a "$OUT/summary.txt"
     printf "logs and summary.txt: %s\n" "$OUT"
-    exit $((failed > 0)) # here, not below: bash has read this function as a whole, and the file may have changed since
+    exit $((failed > 0)) # here: bash has read this whole function, but the file may have changed since
 }
 
 run

@@ -1,7 +1,7 @@
-"""Does a device compute what the CPU does? python -m benchmarks.parity [--device cuda] [--data_dir DIR].
+"""Numerical parity of a device with the CPU: python -m benchmarks.parity [--device cuda] [--data_dir DIR].
 
-A line a check, with its figure and its limit; the exit status is 1 if one failed. Log-likelihoods are of the
-checkpoint's validation images, or, where their folder is missing, of images that its network draws on the CPU.
+One line per check, with its value and limit; the exit status is 1 if any check failed. Log-likelihoods are of the
+checkpoint's validation images or, if their folder is missing, of images that its network draws on the CPU.
 """
 
 import argparse
@@ -25,18 +25,18 @@ from utils.arguments import run_script
 from utils.device import pick_device
 from utils.precision import pick_precision
 
-NATS = 0.05  # apart in fp32, of about 8,000
+NATS = 0.05  # largest difference in fp32, of about 8,000
 SAME_LABELS = 0.995
-SAME_LABELS_16 = 0.97  # in 16 bits without a second look: bf16 took 7 of 519 for another class on a CPU
+SAME_LABELS_16 = 0.97  # in 16 bits without rescoring: bf16 changed 7 of 519 labels on a CPU
 SAME_VALUES = 0.99
 GRADIENT = 1e-4
-DRAWN = 64  # images, where there is no data set
+DRAWN = 64  # images, if there is no data set
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was measured, and whether it is within its limit (none: only reported)."""
+    """A measured value, and whether it is within its limit (none: only reported)."""
 
     name: str
     figure: str
@@ -48,13 +48,13 @@ class Check:
 
 
 def share(name: str, equal: Tensor, least: float, more: str = "") -> Check:
-    """A check of the share of true entries."""
+    """A check of the fraction of true entries."""
     of_all = equal.double().mean().item()
     return Check(name, f"{of_all:.3%} of {equal.numel()}{more}", f">= {least:.1%}", of_all >= least)
 
 
 def random_net(nr_filters: int) -> PixelCNN:
-    """A small network on the CPU in which no weight is zero, without dropout."""
+    """A small network on the CPU with non-zero weights, without dropout."""
     torch.manual_seed(0)
     net = PixelCNN(1, nr_filters, 3, dropout=0.0)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def random_net(nr_filters: int) -> PixelCNN:
 
 
 def pictures(checkpoint: str, data_dir: str | None, count: int | None) -> Tensor:
-    """Images that the checkpoint's network is for, uint8 [N, C, H, W]."""
+    """Images for the checkpoint's network, uint8 [N, C, H, W]."""
     net = load_checkpoint(checkpoint)
     folder = Path(data_dir or f"datasets/{net.dataset}")
     if net.dataset == "digits" or folder.is_dir():
@@ -72,7 +72,7 @@ def pictures(checkpoint: str, data_dir: str | None, count: int | None) -> Tensor
         print(f"{len(images)} validation images of {net.dataset}")
         return images
     labels = torch.arange(count or DRAWN) % net.num_classes
-    print(f"{folder} is no folder: {len(labels)} images drawn by the network instead")
+    print(f"{folder} is not a folder: using {len(labels)} images drawn by the network")
     return sample(net, labels, net.image_size, image_generators(0, 0, len(labels)))
 
 
@@ -100,7 +100,7 @@ def likelihoods(device: torch.device, checkpoint: str, images: Tensor) -> Iterat
 
 
 def samples(device: torch.device, size: int) -> Iterator[Check]:
-    """The incremental sampler against one forward pass a pixel, in fp32 with the same randomness."""
+    """Incremental against naive sampling (one forward pass per pixel), in fp32 with the same random numbers."""
     net = random_net(8).eval().to(device)
     labels = torch.arange(8) % net.num_classes
     incremental, full = (
@@ -108,21 +108,20 @@ def samples(device: torch.device, size: int) -> Iterator[Check]:
         for method in ("incremental", "full")
     )
     equal = incremental == full
-    # a value that rounding tips to its neighbour changes what is drawn after it in that image: a few unequal images are
-    # no error
+    # a value rounded to its neighbour changes what is drawn after it: a few unequal images are expected
     whole = int(equal.flatten(1).all(dim=1).sum())
     yield share(f"samples of {size}x{size}, values", equal, SAME_VALUES, f", {whole} of {len(equal)} images")
 
 
 def graphs(device: torch.device, checkpoint: str, images: Tensor) -> Iterator[Check]:
-    """Rows that are replayed as CUDA graphs against the same rows launched kernel by kernel, bit for bit."""
+    """Rows replayed as CUDA graphs against the same rows run eagerly, bit for bit."""
     net = load_checkpoint(checkpoint, device)
     for batch in (16, 100):
         labels = torch.arange(batch) % net.num_classes
         for kept in (0, 6):
             keep = images[torch.arange(batch) % len(images), :, :kept].to(device) if kept else None
             plain, graphed = (Sampler(net, tuple(images.shape[2:]), graphs=graphs) for graphs in (False, True))
-            for number in (1, 2):  # of the second batch every row is replayed
+            for number in (1, 2):  # in the second batch every row is replayed
                 one, other = (
                     sampler(labels, image_generators(number, 0, batch), keep=keep) for sampler in (plain, graphed)
                 )
@@ -148,11 +147,11 @@ def gradients(device: torch.device, size: int) -> Iterator[Check]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help="auto (CUDA if available), cpu, cuda, cuda:1, ...")
     parser.add_argument("--checkpoint", default=PRETRAINED)
-    parser.add_argument("--data_dir", help="of the checkpoint's data set; datasets/NAME by default")
-    parser.add_argument("--images", type=int, help="so many images at most, from the first; all by default")
-    parser.add_argument("--size", type=int, default=16, help="side of the images of the small random networks")
+    parser.add_argument("--data_dir", help="folder of the checkpoint's data set; default: datasets/NAME")
+    parser.add_argument("--images", type=int, help="use the first N images only; default: all")
+    parser.add_argument("--size", type=int, default=16, help="image side for the small random networks")
     settings = parser.parse_args()
     device = pick_device(settings.device)
     print(describe(device))
@@ -165,14 +164,14 @@ def main() -> int:
     }
     if device.type != "cuda":
         del groups["graphs"]
-        print("CUDA graphs against plain rows: skipped, the device is no GPU")
+        print("CUDA graphs against eager rows: skipped, the device is not a GPU")
     failed = 0
     for name, group in groups.items():
         try:
             for check in group():
                 print(check, flush=True)
                 failed += not check.passed
-        except Exception:  # the other checks are worth having all the same
+        except Exception:  # run the other checks anyway
             traceback.print_exc(file=sys.stdout)
             print(f"{name}: FAILED")
             failed += 1

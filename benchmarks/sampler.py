@@ -1,8 +1,8 @@
-"""Drawing images: python -m benchmarks.sampler [--device cuda].
+"""Sampling benchmark: python -m benchmarks.sampler [--device cuda].
 
-The incremental sampler against one forward pass over the same batch and against method="full", which runs the whole
-network for each of the H * W pixels. "full" is timed on some of its pixels, which all cost the same, and scaled. The
-sampler is made, and on CUDA its graphs are captured, before the timing: "first s" is that first draw.
+Incremental sampling against one forward pass over the same batch and against naive sampling (method="full"), which
+runs the whole network for each of the H * W pixels; it is timed on a few pixels, which all cost the same, and scaled.
+"first s" is the first draw, which creates the sampler's state, on CUDA with its graphs; it is not in the timing.
 """
 
 import argparse
@@ -21,8 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--size", type=int, default=32, help="side of the images")
-    parser.add_argument("--pixels", type=int, default=2, help="of method='full' that are timed a round")
+    parser.add_argument("--size", type=int, default=32, help="image side")
+    parser.add_argument("--pixels", type=int, default=2, help="pixels of naive sampling timed per round")
     parser.add_argument("--rounds", type=int, default=3)
     settings = parser.parse_args()
     device, size = pick_device(settings.device), settings.size
@@ -79,7 +79,7 @@ def main() -> None:
             )
     print(f"sampling {size}x{size} at (2, 80, 10) in fp32; {describe(device)}; peak {peak:.0f} GFLOP/s")
     header = (
-        *("batch", "incremental s", "ms an image", "first s", "forward s", "passes", "full s", "full/incremental"),
+        *("batch", "incremental s", "ms/image", "first s", "forward s", "passes", "naive s", "speed-up"),
         *("GFLOP/s", "of peak"),
     )
     print_table(header, rows)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: sides measured in turn in one process, the machine's peak, tables."""
+"""Shared by the benchmarks: alternating timings in one process, the machine's peak, tables."""
 
 import statistics
 import time
@@ -27,14 +27,14 @@ __all__ = [
 
 
 def make_net(device: torch.device, *settings: int, **more: float) -> PixelCNN:
-    """A network, by default of the published configuration, with the same random weights each time."""
+    """A network, by default the published configuration, with the same random weights each time."""
     torch.manual_seed(0)
     return PixelCNN(*settings, **more).to(device).eval()
 
 
 @contextmanager
 def plain_blocks() -> Iterator[None]:
-    """Inside, blocks are as one writes them first, from PyTorch's own elu, dropout and glu; TF32 is on, its default."""
+    """Inside, blocks use PyTorch's own elu, dropout and glu, and TF32 is on, PyTorch's default."""
     tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, True
     ours = {name: getattr(layers.blocks, name) for name in ("concat_elu", "dropout", "gated_residual")}
     layers.blocks.concat_elu = lambda x: F.elu(torch.cat((x, -x), dim=1))
@@ -49,7 +49,7 @@ def plain_blocks() -> Iterator[None]:
 
 
 def alternate(sides: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each side, one call of each in turn, after one call of each to warm up."""
+    """Median seconds per call of each side; calls alternate, after one warm-up call each."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for index in range(rounds + 1):
         for name, side in sides.items():
@@ -77,7 +77,7 @@ def forward_gflop(net: PixelCNN, size: int) -> float:
 
 
 def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
-    """GFLOP/s of the best of several large matrix products, by BLAS or as a 1x1 convolution."""
+    """Peak GFLOP/s of several large matrix products, by BLAS or as a 1x1 convolution."""
     n = 8192 if device.type == "cuda" else 2048
     a = torch.randn(n, n, device=device).to(dtype)
     x, weight = a.view(1, 64, -1, n).permute(0, 3, 1, 2), a.view(n, 1, 1, n).permute(0, 3, 1, 2)  # channels last
@@ -87,7 +87,7 @@ def peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peaks_of(device: torch.device, precisions: Iterable[str]) -> dict[str, float]:
-    """GFLOP/s of each precision named, and of no other: a CPU takes minutes for a large product in fp16."""
+    """Peak GFLOP/s of the named precisions only: a CPU takes minutes for a large product in fp16."""
     return {name: peak_gflops(device, DTYPES.get(name, torch.float32)) for name in set(precisions)}
 
 
@@ -98,7 +98,7 @@ def describe(device: torch.device) -> str:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell, the first to the left, numbers to the right."""
+    """Print aligned columns, the first to the left, the others to the right."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     for row in cells:

@@ -1,10 +1,10 @@
-"""A training step: python -m benchmarks.train_step [--device cuda] [--variants ...] [--hybrid] [--profile].
+"""Training step benchmark: python -m benchmarks.train_step [--device cuda] [--variants ...] [--hybrid] [--profile].
 
-Our step against a plain one: the same network in fp32 with PyTorch's own elu, dropout and glu, eager, with unfused Adam
-and a moving average; on CUDA its convolutions are in TF32, PyTorch's default, and ours are not. Variants are timed in
-turn in one process; "first 4 s" is what their first steps take, which compile, with no cache, and capture; "loss" is
-that of step 20 from the same weights. --profile counts what a step launches and waits for. --curves PNG trains with
-each precision, and compiled, on the digits and draws the losses.
+Our step against a plain one: the same network in eager fp32 with PyTorch's own elu, dropout and glu, unfused Adam and a
+moving average; on CUDA its convolutions use TF32, PyTorch's default, ours do not. Timings of the variants alternate in
+one process; "first 4 s" is the time of the first four steps, with compilation (uncached) and capture; "loss" is that of
+step 20 from the same weights. --profile counts launches and waits of a step. --curves PNG trains on the digits with
+each precision, and compiled, and plots the losses.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from utils.precision import pick_precision
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 
-# precision and settings of each; "auto" is bf16 where the device has it
+# precision and settings of each; "auto" is bf16 where native
 VARIANTS = {
     "fp32": ("fp32", {"compile": False}),
     "auto": ("auto", {"compile": False}),
@@ -51,7 +51,7 @@ DEFAULT = {"cpu": ["fp32", "auto"], "cuda": ["fp32", "auto", "compiled", "graph"
 
 
 class Plain:
-    """The step as one writes it first."""
+    """The plain training step."""
 
     def __init__(self, net: PixelCNN, settings: TrainSettings):
         self.net, self.settings = net, settings
@@ -110,9 +110,9 @@ def curves(device: torch.device, path: str, steps: int = 300) -> None:
 
 
 def count_events(step: Callable[[], Tensor], device: torch.device, steps: int = 5) -> dict[str, float]:
-    """Of one step: kernels, launches and waits for the device, its busy time and the wall time, by torch.profiler."""
+    """Kernels, launches, waits for the device, device time and wall time of one step, by torch.profiler."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-    for _ in range(2):  # the profiler's own start takes seconds at first
+    for _ in range(2):  # the profiler's first start takes seconds
         with profile(activities=activities, acc_events=True) as profiler:
             synchronize(device)
             start = time.perf_counter()
@@ -145,14 +145,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=32, help="side of the images")
+    parser.add_argument("--size", type=int, default=32, help="image side")
     parser.add_argument("--net", type=int, nargs=3, default=(2, 80, 10), metavar=("R", "F", "K"))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help=f"by default {DEFAULT}")
-    parser.add_argument("--hybrid", action="store_true", help="with the cross-entropy against one wrong class")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help=f"default: {DEFAULT}")
+    parser.add_argument("--hybrid", action="store_true", help="hybrid objective with one negative class")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--repeat", type=int, help="steps timed together; by default 1 on a CPU, 20 on a GPU")
+    parser.add_argument("--repeat", type=int, help="steps per timing; default: 1 on a CPU, 20 on a GPU")
     parser.add_argument("--profile", action="store_true", help="count operators, kernels, launches and waits")
-    parser.add_argument("--curves", metavar="PNG", help="draw loss curves of small networks instead")
+    parser.add_argument("--curves", metavar="PNG", help="only plot loss curves of small networks")
     settings = parser.parse_args()
     device = pick_device(settings.device)
     if settings.curves:
@@ -166,7 +166,7 @@ def main() -> None:
     hybrid = {"discriminative_weight": 0.1, "negatives": 1} if settings.hybrid else {}
 
     net = make_net(device, *settings.net).train()
-    gflop = 3 * forward_gflop(net, settings.size) * settings.batch * (2 if hybrid else 1)  # backward is two products
+    gflop = 3 * forward_gflop(net, settings.size) * settings.batch * (2 if hybrid else 1)  # the backward pass costs two
     steps: dict[str, Step] = {} if hybrid else {"plain fp32": Plain(net, TrainSettings())}
     precisions = {"plain fp32": "fp32"}
     for name in dict.fromkeys(settings.variants or DEFAULT[device.type]):
@@ -184,7 +184,7 @@ def main() -> None:
                 if seed < 4:
                     first[name] = time.perf_counter() - start
             if "compiled" in name and step.uncompiled is None:
-                sys.exit(f"error: {name} is not: compiling failed")
+                sys.exit(f"error: {name}: torch.compile failed")
         if settings.profile:
             counts = {
                 name: count_events(partial(step, images, labels, 20), device)
@@ -211,7 +211,7 @@ def main() -> None:
         rows[-1] += (f"{rate / peaks[precisions[name]]:.0%}", f"{first[name]:.1f}", f"{loss[name]:.4f}")
     kind = "hybrid step" if hybrid else "training step"
     print(f"a {kind} of {shape[0]} images of {shape[2]}x{shape[3]} at {tuple(settings.net)}; {describe(device)}")
-    print_table(("", "ms", "faster", "GFLOP/s", "of peak", "first 4 s", "loss"), rows)
+    print_table(("", "ms", "speed-up", "GFLOP/s", "of peak", "first 4 s", "loss"), rows)
 
 
 if __name__ == "__main__":

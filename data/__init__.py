@@ -1,4 +1,4 @@
-"""Files on disk -> uint8 images, int64 labels, class names. One small module per source, one registry."""
+"""Data sets: files on disk -> uint8 images, int64 labels, class names. One module per source, one registry."""
 
 from data.images import find_images, read_image
 from data.registry import DATASETS, load_split

@@ -20,10 +20,10 @@ CONTENTS = "train.csv, validation.csv, test.csv and the folders train, validatio
 
 
 def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> ImageSet:
-    """Read one split, uint8 [N, 3, H, W]; test labels are -1. A folder that is missing is downloaded.
+    """Read one split, uint8 [N, 3, H, W]; test labels are -1. A missing folder is downloaded.
 
     Raises:
-        DataError: the download is impossible, the CSV is missing or wrong, or an image cannot be read.
+        DataError: the download fails, the CSV is missing or invalid, or an image cannot be read.
     """
     folder = _find_folder(split, data_dir)
     names, labels = read_csv(folder / f"{split}.csv")
@@ -37,7 +37,7 @@ def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> Imag
 
 
 def split_folder(split: str, data_dir: Path | None) -> Path:
-    """The folder with a split's 64x64 image files; a data folder that is missing is downloaded.
+    """The folder with a split's 64x64 image files; a missing data folder is downloaded.
 
     Raises:
         DataError: as `load`.
@@ -56,8 +56,8 @@ def _find_folder(split: str, data_dir: Path | None) -> Path:
         if os.path.isfile(folder / f"{split}.csv"):
             return folder
     raise DataError(
-        f"{data_dir} has no {split}.csv: put there {CONTENTS}, "
-        "or name a folder that does not exist yet to have them downloaded"
+        f"{data_dir} has no {split}.csv: put {CONTENTS} there, "
+        "or give a folder that does not exist yet, to download them"
     )
 
 
@@ -65,11 +65,11 @@ def read_csv(path: Path) -> tuple[list[str], list[int]]:
     """Read rows `path,label`, the path relative to the CSV's folder; return the paths and the labels.
 
     Raises:
-        DataError: naming the row that is not so, or whose file is missing.
+        DataError: names the row that is invalid or whose file is missing.
     """
     names, labels = [], []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a mark
+        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
             reader = csv.reader(file)
             for row in reader:
                 if any(cell.strip() for cell in row):
@@ -81,16 +81,16 @@ def read_csv(path: Path) -> tuple[list[str], list[int]]:
     except (csv.Error, OSError) as error:
         raise DataError(f"{path} cannot be read as CSV ({error})") from error
     if not names:
-        raise DataError(f"{path} has no rows: each row is to be path,label")
+        raise DataError(f"{path} has no rows: each row must be path,label")
     return names, labels
 
 
 def _parse_row(row: list[str], folder: Path, where: str) -> tuple[str, int]:
     if len(row) != 2:
-        raise DataError(f"{where}: {len(row)} columns, each row is to be path,label")
+        raise DataError(f"{where}: {len(row)} columns, each row must be path,label")
     name, label = row[0].strip(), row[1].strip()
     if Path(name).anchor or ".." in Path(name).parts:
-        raise DataError(f"{where}: {name!r} leaves the data folder, write it relative to {folder}")
+        raise DataError(f"{where}: {name!r} is outside the data folder, give it relative to {folder}")
     if label not in LABELS:
         raise DataError(f"{where}: label {label!r} is not a whole number from -1 to {len(CLASS_NAMES) - 1}")
     if not os.path.isfile(folder / name):
@@ -99,10 +99,10 @@ def _parse_row(row: list[str], folder: Path, where: str) -> tuple[str, int]:
 
 
 def download(folder: Path) -> None:
-    """Fetch the starter repository and put its `data` folder at `folder`, whole or not at all.
+    """Download the starter repository and put its `data` folder at `folder`, atomically.
 
     Raises:
-        DataError: the archive cannot be had or unpacked, or `folder` cannot be written.
+        DataError: the archive cannot be downloaded or unpacked, or `folder` cannot be written.
     """
     nearest = next(parent for parent in folder.absolute().parents if os.path.exists(parent))
     print(f"downloading {ARCHIVE_URL} to {folder}", file=sys.stderr)
@@ -117,7 +117,7 @@ def download(folder: Path) -> None:
         if os.path.isfile(folder / "train.csv"):
             return  # another process was faster
         raise DataError(
-            f"cpen455 could not be downloaded to {folder} ({reason(error)}): put there {CONTENTS} "
+            f"cpen455 could not be downloaded to {folder} ({reason(error)}): put {CONTENTS} there, "
             "from the folder `data` of github.com/DSL-Lab/CPEN455HW-2023W2"
         ) from error
 
@@ -125,7 +125,7 @@ def download(folder: Path) -> None:
 def _unpack(archive: Path, into: Path) -> Path:
     with zipfile.ZipFile(archive) as zipped:
         members = [name for name in zipped.namelist() if PurePosixPath(name).parts[1:2] == ("data",)]
-        zipped.extractall(into, members)  # drops absolute and .. parts of names, so stays below `into`
+        zipped.extractall(into, members)  # drops absolute and .. parts of names, so it stays below `into`
     for csv_file in into.glob("*/data/train.csv"):
         return csv_file.parent
     raise ValueError("the archive has no */data/train.csv")

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1797 gray images of 8x8, shipped inside the library."""
+"""scikit-learn's handwritten digits: 1797 gray images of 8x8, bundled with the library."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from data.types import ImageSet, Source
 
 
 def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> ImageSet:
-    """Return 80 % of the digits as train or 20 % as validation, uint8 [N, 1, H, W]; needs no `data_dir`."""
+    """Return 80 % of the digits as train or 20 % as validation, uint8 [N, 1, H, W]; `data_dir` is not used."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

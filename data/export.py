@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("dataset", help="name of the data set")
     parser.add_argument("split", help="train, validation or test")
     parser.add_argument("out", help="a new or empty folder")
-    parser.add_argument("--data_dir", type=str | None, help="where the data set's files are")
+    parser.add_argument("--data_dir", type=str | None, help="folder with the data set's files")
     parser.add_argument("--image_size", type=int | None, help="side in pixels, a multiple of 4")
     settings = parser.parse_args(argv)
     try:

@@ -18,12 +18,12 @@ Files = dict[str, list[Path]]  # class name -> its files, classes and files sort
 def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> ImageSet:
     """Read one split, uint8 [N, 3, H, W].
 
-    DIR/train/CLASS/*, DIR/validation (or val)/CLASS/* and DIR/test/CLASS/* where DIR has a folder `train`;
-    otherwise DIR/CLASS/*, of which a fixed 20 % per class is validation. Classes are numbered by sorted name,
-    those of train counting for every split.
+    DIR/train/CLASS/*, DIR/validation (or val)/CLASS/* and DIR/test/CLASS/* if DIR has a folder `train`;
+    otherwise DIR/CLASS/*, of which a fixed 20 % per class is validation. Classes are numbered by sorted name;
+    the classes of train apply to every split.
 
     Raises:
-        DataError: no folder, no images, a split or class that is not there, or an image that cannot be read.
+        DataError: no folder, no images, a missing split or class, or an image that cannot be read.
     """
     if data_dir is None:
         raise DataError("the data set 'folder' needs data_dir: a folder with one sub-folder per class")
@@ -52,8 +52,8 @@ def _ready_split(data_dir: Path, split: str) -> tuple[tuple[str, ...], Files]:
     unknown = sorted(set(files) - set(class_names))
     if unknown:
         raise DataError(
-            f"{folders[0]} has the class {unknown[0]!r}, which {data_dir / 'train'} has not: "
-            "the same class names are needed in all splits"
+            f"{folders[0]} has the class {unknown[0]!r}, which is not in {data_dir / 'train'}: "
+            "all splits need the same class names"
         )
     return class_names, files
 
@@ -69,7 +69,7 @@ def _own_split(data_dir: Path, split: str) -> tuple[tuple[str, ...], Files]:
 
 
 def _split_class(files: list[Path]) -> dict[str, list[Path]]:
-    # Class by class, as stratify= refuses classes of a few images.
+    # Per class, as stratify= rejects classes of a few images.
     from sklearn.model_selection import train_test_split
 
     if len(files) == 1:

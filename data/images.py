@@ -17,16 +17,16 @@ from tqdm import tqdm
 
 from utils.errors import DataError, reason
 
-# Pillow itself only warns here, and refuses at twice this
+# Pillow itself only warns here, and raises at twice this
 MAX_PIXELS: int = Image.MAX_IMAGE_PIXELS  # type: ignore[assignment]
 MAX_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA; some decoders read the whole file into memory
 LARGE_PIXELS = 2**24
-ONE_LARGE = RLock()  # an image at the limit takes gigabytes while it is converted, so threads take turns
+ONE_LARGE = RLock()  # converting an image at the limit takes gigabytes, so threads take turns
 UNUSED_FORMATS = {
-    *("BUFR", "GRIB", "HDF5", "MPEG"),  # Pillow names these but cannot decode them
-    "EPS",  # a PostScript program, which Pillow would have Ghostscript run
+    *("BUFR", "GRIB", "HDF5", "MPEG"),  # Pillow registers these but cannot decode them
+    "EPS",  # a PostScript program, which Pillow would run in Ghostscript
 }
-DRAFT_FACTOR = 4  # large JPEGs are decoded small, to save memory, but never below 4 x the target
+DRAFT_FACTOR = 4  # large JPEGs are decoded at reduced size to save memory, at least 4 x the target
 
 
 def find_images(
@@ -34,20 +34,20 @@ def find_images(
 ) -> list[Path]:
     """List the image files below a folder.
 
-    Goes down recursively, sorted by path, without hidden files and folders. Follows links to folders, but
-    reads each folder once, so a loop of links ends. Anything else than a folder is returned as it is. Files are
-    told by their extension and not opened: what is none, such as a pipe, is for `read_image` to refuse.
+    Recursive, sorted by path, without hidden files and folders. Follows links to folders, but reads each folder
+    once, so link cycles end. A path that is not a folder is returned unchanged. Files are selected by extension
+    and not opened: `read_image` rejects what is not a regular file, such as a pipe.
 
     Args:
         path: file or folder.
-        unreadable: where given, folders that cannot be listed are among the results, and their errors in here.
-        skipped: where given, gets the files without an image's extension.
+        unreadable: if given, collects the errors of folders that cannot be listed, which are then in the results.
+        skipped: if given, collects the files without an image extension.
 
     Raises:
         DataError: `path` does not exist, or a folder cannot be listed and `unreadable` is None.
     """
     path = Path(path)
-    if not os.path.lexists(path):  # unlike path.exists(), False rather than an exception for an impossible name
+    if not os.path.lexists(path):  # unlike path.exists(), False rather than an exception for an invalid name
         raise DataError(f"{path}: no such file or folder")
     if not os.path.isdir(path):
         return [path]
@@ -77,7 +77,7 @@ def find_images(
             inside = folder / entry.name
             kind = subfolders if _is_folder(entry) else found if inside.suffix.lower() in extensions else others
             kind.append(inside)
-        folders += reversed(subfolders)  # the last one is next
+        folders += reversed(subfolders)  # the last one is popped next
         if skipped is not None:
             skipped += others
     return sorted(found)
@@ -86,12 +86,12 @@ def find_images(
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # such as a link to itself
+    except OSError:  # e.g. a link to itself
         return False
 
 
 def _image_extensions() -> set[str]:
-    formats = {*_formats(), "MPO"}  # which the plugin for JPEG opens
+    formats = {*_formats(), "MPO"}  # opened by the JPEG plugin
     return {ext for ext, name in Image.registered_extensions().items() if name in formats}
 
 
@@ -105,8 +105,8 @@ def read_image(file: str | Path | BinaryIO, channels: int, image_size: int | tup
     """Decode one image file to 8-bit levels.
 
     Any mode Pillow can decode becomes gray or RGB: transparency over white, 16 bits rounded to 8, EXIF
-    rotation applied, the first frame of an animation. The whole image is squeezed into the target size
-    (bicubic with antialiasing, no crop); at the target size already, its pixels come through unchanged.
+    rotation applied, the first frame of an animation. The whole image is resized to the target size
+    (bicubic with antialiasing, no crop); an image of that size is unchanged.
 
     Args:
         file: path, or a binary file object.
@@ -117,7 +117,7 @@ def read_image(file: str | Path | BinaryIO, channels: int, image_size: int | tup
         uint8 [C, H, W].
 
     Raises:
-        DataError: the file is missing, no regular file (a pipe is not opened) or no readable image.
+        DataError: the file is missing, not a regular file (a pipe is not opened) or not a readable image.
     """
     mode = {1: "L", 3: "RGB"}[channels]
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -126,7 +126,7 @@ def read_image(file: str | Path | BinaryIO, channels: int, image_size: int | tup
     except Exception as error:  # on garbage, Pillow's decoders raise nearly every built-in exception
         problem = reason(error)
     name = getattr(file, "name", "image") if hasattr(file, "read") else file
-    raise DataError(f"{name}: not a readable image ({problem})")  # out here: a cause would keep what was decoded
+    raise DataError(f"{name}: not a readable image ({problem})")  # outside `except`: a cause keeps the decoded image
 
 
 def _decode(file: str | Path | BinaryIO, mode: str, height: int, width: int) -> torch.Tensor:
@@ -138,7 +138,7 @@ def _decode(file: str | Path | BinaryIO, mode: str, height: int, width: int) -> 
         opened = turn.enter_context(Image.open(file, formats=_formats()))
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width}x{opened.height} pixels, over the limit of {MAX_PIXELS}")
-        side = DRAFT_FACTOR * max(height, width)  # max: EXIF may yet swap the sides
+        side = DRAFT_FACTOR * max(height, width)  # max: EXIF may still swap the sides
         opened.draft(None, (side, side))
         if opened.width * opened.height > LARGE_PIXELS:
             turn.enter_context(ONE_LARGE)
@@ -147,7 +147,7 @@ def _decode(file: str | Path | BinaryIO, mode: str, height: int, width: int) -> 
 
 
 def _is_icon(file: str | Path | BinaryIO) -> bool:
-    """Whether Pillow will take it for an ICO, which it decodes while it opens it, before its size can be looked at."""
+    """Whether Pillow will open it as ICO, which is decoded on opening, before its size can be checked."""
     if not hasattr(file, "read"):
         with open(file, "rb") as opened:
             return _is_icon(opened)
@@ -157,7 +157,7 @@ def _is_icon(file: str | Path | BinaryIO) -> bool:
 
 
 def _check_file(path: str | Path) -> None:
-    """Refuse what must not even be opened: to open a pipe waits for ever, and a device has no end."""
+    """Reject what must not be opened: opening a pipe blocks, and a device has no end."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
@@ -179,14 +179,14 @@ def _to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")  # even for a gray result: Pillow converts LAB to nothing else
+    return image.convert("RGB")  # even for a gray result: Pillow converts LAB only to RGB
 
 
 def _to_gray(image: Image.Image, file_format: str | None) -> Image.Image:
     """Scale 16-bit, 32-bit and float gray to 8 bits; Pillow's own conversion clips them."""
     levels = np.asarray(image).astype(np.float64)
     if not np.isfinite(levels).all():
-        raise ValueError("some pixels are not finite numbers")
+        raise ValueError("some pixels are non-finite")
     if image.mode == "F":
         white = 1 if levels.min() >= 0 and levels.max() <= 1 else 255
     elif image.mode == "I" and file_format not in ("PNG", "PPM") and levels.max() <= 255:
@@ -194,7 +194,7 @@ def _to_gray(image: Image.Image, file_format: str | None) -> Image.Image:
     elif levels.max() <= 65535:
         white = 65535
     else:
-        raise ValueError(f"integer pixels up to {levels.max():.0f}, only 8 and 16 bits have a known white")
+        raise ValueError(f"integer pixels up to {levels.max():.0f}, only 8 and 16 bits have a known white level")
     return Image.fromarray(np.rint(levels * 255 / white).clip(0, 255).astype(np.uint8))
 
 
@@ -212,14 +212,14 @@ def read_images(
     """Decode many files, each once, with a progress bar: uint8 [N, C, H, W].
 
     Raises:
-        DataError: a file is missing or is no readable image.
+        DataError: a file is missing or not a readable image.
     """
     read = partial(read_image, channels=channels, image_size=image_size)
     return _fill(read, files, (channels, *image_size), description)
 
 
 def resize_images(images: torch.Tensor, image_size: tuple[int, int], description: str) -> torch.Tensor:
-    """Resize uint8 [N, C, h, w] to [N, C, H, W] just as `read_image` does; unchanged at that size already."""
+    """Resize uint8 [N, C, h, w] to [N, C, H, W] as `read_image` does; images of that size are unchanged."""
     height, width = image_size
     if images.shape[2:] == image_size:
         return images

@@ -1,4 +1,4 @@
-"""The data sets by name."""
+"""Registry of the data sets by name."""
 
 from pathlib import Path
 
@@ -24,15 +24,15 @@ def load_split(
 
     Args:
         name: a key of DATASETS.
-        split: train, validation or, where the source has it, test.
-        image_size: side or (H, W), each at least 4 and a multiple of 4; None for the source's own.
-        data_dir: where the files are; None for `datasets/<name>` under the current directory.
+        split: train, validation or, if the source has it, test.
+        image_size: side or (H, W), each at least 4 and a multiple of 4; None for the source's default.
+        data_dir: folder with the files; None for `datasets/<name>` under the current directory.
 
     Returns:
         ImageSet with images uint8 [N, C, H, W] and labels int64 [N].
 
     Raises:
-        DataError: a wrong argument, or data that is missing or unreadable.
+        DataError: an invalid argument, or missing or unreadable data.
     """
     if name not in DATASETS:
         raise DataError(f"no data set {name!r}: choose one of {', '.join(DATASETS)}")
@@ -48,4 +48,4 @@ def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
     match sides:
         case (int(height), int(width)) if min(sides) >= 4 and height % 4 == width % 4 == 0:
             return height, width
-    raise DataError(f"image_size {image_size!r} will not do: give a side or (H, W), multiples of 4 from 4 up")
+    raise DataError(f"image_size {image_size!r} is invalid: give a side or (H, W), positive multiples of 4")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SEED = 0  # part of the data sets' definition: another seed means other train and validation images
+SEED = 0  # part of the data sets' definition: another seed gives other train and validation images
 
 
 def stratified_split(labels: Sequence[int] | np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ def load(
     """Read one split, uint8 [N, C, H, W]; validation is a fixed 10 % of the official training set.
 
     Raises:
-        DataError: the files are not there and cannot be downloaded.
+        DataError: the files are missing and cannot be downloaded.
     """
     raw = _open(name, class_name, files, split, data_dir or Path("datasets", name))
     images = np.asarray(raw.data)  # CIFAR [N, H, W, 3], SVHN [N, 3, H, W], MNIST [N, H, W]
@@ -51,7 +51,7 @@ def _open(name: str, class_name: str, files: str, split: str, root: Path) -> Any
     part = {"split": official} if name == "svhn" else {"train": official == "train"}
     try:
         return getattr(datasets, class_name)(root, download=True, **part)
-    except Exception as error:  # torchvision lets network, archive and pickle errors through as they are
+    except Exception as error:  # torchvision does not wrap network, archive and pickle errors
         raise DataError(
             f"{name} is not in {root} and could not be downloaded ({reason(error)}): put {files} there"
         ) from error

@@ -1,4 +1,4 @@
-"""What every source returns."""
+"""Types of a decoded split and of a registry entry."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class ImageSet:
     images: torch.Tensor  # uint8 [N, C, H, W]
     labels: torch.Tensor  # int64 [N], 0 .. num_classes-1, or -1 where unknown
     class_names: tuple[str, ...]
-    paths: tuple[str, ...]  # one name per image: its path in the data folder, or like digits/validation/00012
+    paths: tuple[str, ...]  # one name per image: its path in the data folder, or e.g. digits/validation/00012
 
     def __len__(self) -> int:
         return len(self.labels)

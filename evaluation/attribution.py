@@ -35,10 +35,10 @@ def attribution_maps(net: PixelCNN, images: Tensor, best: Tensor, second: Tensor
 def write_attributions(
     net: PixelCNN, images: Images, predictions: Sequence[Prediction], folder: str | Path, mirror: bool = False
 ) -> Iterator[Path]:
-    """Write a picture <image>.png of each labelled image into ``folder``, and overview.png of the first ones.
+    """Write the map of each classified image to ``folder``/<image>.png, and the first ones to overview.png.
 
     With ``mirror`` the maps are the mean of the image's and of its mirror image's, as `MirrorScorer` scores. Yields
-    the paths of the images' pictures as they are written. Raises UserError where one cannot be.
+    each path as it is written. Raises UserError where one cannot be.
     """
     folder = Path(folder)
     check_writable(folder / "overview.png")
@@ -50,7 +50,7 @@ def write_attributions(
         for i in todo[start : start + BATCH]:
             try:
                 pixels.append(images.read(i))
-            except DataError:  # it was there a moment ago
+            except DataError:  # removed since it was classified
                 continue
             numbers.append(i)
         if not numbers:

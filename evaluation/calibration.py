@@ -11,7 +11,7 @@ from plots.classification import plot_reliability
 
 __all__ = ["accuracy_by_coverage", "expected_calibration_error", "fit_temperature", "reliability_diagram"]
 
-TEMPERATURES = (1e-2, 1e5)  # nats; likelihoods of thousands of values want tens
+TEMPERATURES = (1e-2, 1e5)  # nats; likelihoods of thousands of values need tens
 
 
 def fit_temperature(log_likelihoods: Tensor, labels: Tensor) -> float:

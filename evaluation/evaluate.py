@@ -29,7 +29,7 @@ class Evaluation:
 def evaluate(
     net: PixelCNN, split: ImageSet, precision: Precision = "fp32", batch_size: int | None = None
 ) -> Evaluation:
-    """Score every image of a split under every class, ``batch_size`` images at a time (None: what suits).
+    """Score every image of a split under every class, ``batch_size`` images at a time (None: the device's default).
 
     Several processes share the images; each gets the evaluation of all.
     """

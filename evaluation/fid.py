@@ -141,7 +141,7 @@ class SafeFID:
             return {"fid_error": reason}
 
     def describe(self, measured: dict[str, float | str], count: int, reference: str) -> str:
-        """One line for people, with the number and how it was computed; empty where there is none.
+        """One line with the number and how it was computed; empty where there is none.
 
         Args:
             measured: what `measure` returned.
@@ -169,7 +169,7 @@ def image_files(folder: str | Path) -> list[Path]:
     if not os.path.isdir(folder):
         raise DataError(f"{printable(folder)}: no such folder")
     files = [file for file in find_images(folder) if file.suffix[1:].lower() in IMAGE_EXTENSIONS]
-    return [file for file in files if file.is_file()]  # to open a pipe waits for ever
+    return [file for file in files if file.is_file()]  # opening a pipe would block
 
 
 def content_hash(reference: ImageSet | Sequence[Path]) -> str:
@@ -201,6 +201,6 @@ def write_statistics(cached: Path, statistics: Statistics) -> None:
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=cached.parent) as folder:
             partial_file = Path(folder, cached.name)
             np.savez_compressed(partial_file, mu=mu, sigma=sigma)
-            os.replace(partial_file, cached)  # nobody sees half a file
+            os.replace(partial_file, cached)  # never half a file
     except OSError as error:
         notify(f"warning: the statistics of FID's reference were not kept in {printable(cached.parent)} ({error})")

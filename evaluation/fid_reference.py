@@ -1,4 +1,4 @@
-"""What FID is measured against."""
+"""The reference of FID: a folder, or a split of a data set."""
 
 import os
 from pathlib import Path
@@ -28,12 +28,12 @@ def parse_reference(reference: str, image_size: tuple[int, int], data_dir: str |
     """--fid REFERENCE: a folder, or DATASET:SPLIT. Raises UserError, DataError."""
     if os.path.isdir(reference):
         if not image_files(reference):
-            raise UserError(f"--fid {printable(reference)} has no images; give a folder that has")
+            raise UserError(f"--fid {printable(reference)} has no images; give a folder with images")
         return Path(reference)
     dataset, colon, split = reference.partition(":")
     if not colon or dataset not in DATASETS:
         raise UserError(
-            f"--fid {printable(reference)} is no folder and no split of a data set; "
+            f"--fid {printable(reference)} is neither a folder nor a split of a data set; "
             f"give a folder of images, or DATASET:SPLIT as in cpen455:test (data sets: {', '.join(DATASETS)})"
         )
     return split_reference(dataset, split, image_size, data_dir)

@@ -1,4 +1,4 @@
-"""Drawing many images, shared between processes."""
+"""Sampling many images, shared between processes."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,12 +17,12 @@ from utils.text import printable
 
 __all__ = ["MAX_PER_CLASS", "draw_images", "prepare_folder"]
 
-MAX_PER_CLASS = 1_000_000  # each class has that many image numbers of its own
+MAX_PER_CLASS = 1_000_000  # image numbers of different classes never overlap
 BATCH_SIZES = {"cpu": 64, "cuda": 512}  # by device
 
 
 def prepare_folder(folder: Path, stems: Sequence[str], overwrite: bool) -> None:
-    """Make the folder of the draws, new or empty; with ``overwrite`` remove the draws in it, completions too: files
+    """Make the folder of the samples, new or empty; with ``overwrite`` remove earlier samples, completions too: files
     called <stem>_0001.png, ... or <anything>_<stem>_0001.png, ...
 
     Raises UserError where the folder holds files and may not be overwritten, or cannot be written.
@@ -30,7 +30,7 @@ def prepare_folder(folder: Path, stems: Sequence[str], overwrite: bool) -> None:
     check_writable(folder / f"{stems[0]}_0001.png")
     if not overwrite and any(folder.iterdir()):
         raise UserError(
-            f"{printable(folder)} holds files; give another --out, or --overwrite true to replace its draws"
+            f"{printable(folder)} holds files; give another --out, or --overwrite true to replace its samples"
         )
     earlier = re.compile(rf"(.+_)?({'|'.join(map(re.escape, stems))})_\d{{4,}}\.png", re.DOTALL)
     for file in folder.iterdir():
@@ -63,7 +63,7 @@ def draw_images(
         image_size: (H, W).
         seed: of the random numbers.
         temperature: above 0; see `Sampler`.
-        batch_size: images drawn together, by default what suits the device; halved when memory runs out.
+        batch_size: images drawn together, by default the device's default; halved when memory runs out.
         keep: uint8 [C, rows, W], top rows that every image has; the rest is drawn.
         shared: several processes share the images, and each yields its own; else this process draws all.
 

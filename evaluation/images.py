@@ -17,7 +17,7 @@ __all__ = ["Images", "images_of_paths", "images_of_split", "true_label"]
 
 @dataclass(frozen=True)
 class Images:
-    """Images to label: names and true labels (-1 unknown) in order, and ``read(i)`` -> uint8 [C, H, W].
+    """Images to classify: names and true labels (-1 unknown) in order, and ``read(i)`` -> uint8 [C, H, W].
 
     ``read`` raises DataError for an image that cannot be read. ``skipped`` are files without an image's extension.
     """
@@ -40,18 +40,18 @@ def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
     """The images of files and folders (searched recursively), in order. Raises DataError, UserError."""
     files: list[Path] = []
     truth: list[int] = []
-    unreadable: dict[Path, DataError] = {}  # folders that cannot be listed: what their rows say
+    unreadable: dict[Path, DataError] = {}  # folders that cannot be listed, and the error of their rows
     skipped: list[Path] = []
     if not any(map(os.path.lexists, paths)):
         raise UserError(f"{printable(paths[0])}: no such file or folder")
     for path in paths:
         found = (
             find_images(path, unreadable, skipped) if os.path.lexists(path) else [Path(path)]
-        )  # a row says it is missing
+        )  # its row gets an error
         if not found:
             raise UserError(
-                f"{printable(path)} has no images in it, told by their extensions (.png, .jpg, ...); "
-                "give a folder that has, or files"
+                f"{printable(path)} has no files with an image's extension (.png, .jpg, ...); "
+                "give a folder with images, or files"
             )
         files += found
         truth += [-1 if file == Path(path) else true_label(file, Path(path), net.class_names) for file in found]

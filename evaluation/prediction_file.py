@@ -1,4 +1,4 @@
-"""predictions.csv: written row by row, taken up again where a classification was cut off, safe in a spreadsheet."""
+"""predictions.csv: written row by row, resumable, and safe to open in a spreadsheet."""
 
 import csv
 import json
@@ -49,18 +49,18 @@ def read_csv(path: str | Path) -> list[dict[str, str]]:
 
 
 class PredictionFile:
-    """The CSV file of a classification, as a context manager: PATH.partial while it goes on, PATH at the end.
+    """The CSV file of a classification, as a context manager: PATH.partial until it is complete, then PATH.
 
     Args:
         path: of the file.
         class_names: of the network.
-        identity: what must be the same for a classification to go on, plain values, kept in PATH.partial.json; the
+        identity: what must be equal for a classification to be resumed, plain values, kept in PATH.partial.json; the
             weights of the classes are in "prior", if any.
-        images: what is labelled, in order.
-        resume: keep the rows that a classification left when it was cut off.
+        images: what is classified, in order.
+        resume: keep the rows of an interrupted classification.
 
     ``predictions`` are those so far, without their log-likelihoods. Raises UserError where the file cannot be written,
-    or what is there to go on with is of another classification.
+    or the rows to resume are of another classification.
     """
 
     def __init__(
@@ -85,17 +85,17 @@ class PredictionFile:
     def __enter__(self) -> "PredictionFile":
         if self.partial.exists() and not self.resume:
             raise UserError(
-                f"{printable(self.partial)} holds the rows of a classification that was cut off; "
-                "--resume goes on with it, or remove it to begin anew"
+                f"{printable(self.partial)} holds the rows of an interrupted classification; "
+                "resume it with --resume, or remove it to start over"
             )
         try:
-            end = self.take_up() if self.resume and self.partial.exists() else 0
+            end = self.read_rows() if self.resume and self.partial.exists() else 0
             if not end:
                 self.about.write_text(json.dumps(self.identity) + "\n")
             self.file = open(self.partial, "a" if end else "w", newline="", encoding="utf-8")
             self.writer = csv.writer(self.file, lineterminator="\n")
             if end:
-                self.file.truncate(end)  # drops a row of which only a part was written
+                self.file.truncate(end)  # drops a row that was written in part
             else:
                 self.writer.writerow(map(safe, self.header))
         except OSError as error:
@@ -124,40 +124,40 @@ class PredictionFile:
             cells = [str(p.label), safe(self.class_names[p.label]), *numbers]
         try:
             self.writer.writerow([safe(p.name), *cells, safe(p.error)])
-            self.file.flush()  # whatever ends this process, the row is there
+            self.file.flush()  # the row survives whatever ends this process
         except OSError as error:
             raise UserError(
-                f"{printable(self.partial)} cannot be written ({error.strerror or error}); make room, then --resume"
+                f"{printable(self.partial)} cannot be written ({error.strerror or error}); free space, then --resume"
             ) from None
-        self.note(p)
+        self.remember(p)
 
-    def note(self, p: Prediction) -> None:
+    def remember(self, p: Prediction) -> None:
         self.predictions.append(Prediction(p.name, p.truth, (), p.label, p.second, p.confidence, p.bpd, p.error))
 
-    def take_up(self) -> int:
-        """Read the rows that are there; returns where the last whole one ends, in bytes. Raises UserError."""
+    def read_rows(self) -> int:
+        """Read the rows of an earlier process; returns where the last complete one ends, in bytes. Raises UserError."""
         try:
             identity = json.loads(self.about.read_text())
         except (OSError, ValueError):
             identity = None
         if identity != self.identity:
-            raise self.another("checkpoint, prior or setting")
+            raise self.mismatch("checkpoint, prior or setting")
         end = 0
         for row, position in whole_rows(self.partial):
             if end == 0:
                 if row != [safe(name) for name in self.header]:
-                    raise self.another("list of classes")
+                    raise self.mismatch("list of classes")
             else:
-                self.note(self.prediction(row))
+                self.remember(self.prediction(row))
             end = position
         return end
 
     def prediction(self, row: list[str]) -> Prediction:
-        """What a row of the file says. Raises UserError if it is not the row that belongs there."""
+        """The prediction in a row of the file. Raises UserError if it is the row of another image."""
         number = len(self.predictions)
         names = self.images.names
         if len(row) != len(self.header) or number >= len(names) or row[0] != safe(names[number]):
-            raise self.another("list of images")
+            raise self.mismatch("list of images")
         known = {"name": names[number], "truth": self.images.truth[number]}
         if row[-1]:
             return Prediction(**known, error=plain(row[-1]))
@@ -165,20 +165,20 @@ class PredictionFile:
             label, confidence, bpd = int(row[1]), float(row[3]), float(row[4])
             scores = [float(cell) for cell in row[5:-1]]
         except ValueError:
-            raise self.another("program") from None
+            raise self.mismatch("program") from None
         evidence = [score + math.log(weight) for score, weight in zip(scores, self.prior, strict=True)]
         second = max((i for i in range(len(scores)) if i != label), key=evidence.__getitem__, default=-1)
         return Prediction(**known, label=label, second=second, confidence=confidence, bpd=bpd)
 
-    def another(self, what: str) -> UserError:
+    def mismatch(self, what: str) -> UserError:
         return UserError(
-            f"{printable(self.partial)} is of another {what}, so that it cannot be gone on with; "
-            "remove it to begin anew, or give another --out"
+            f"{printable(self.partial)} is of another {what} and cannot be resumed; "
+            "remove it to start over, or give another --out"
         )
 
 
 def whole_rows(path: Path) -> Iterator[tuple[list[str], int]]:
-    """The rows of a CSV file that were written to their end, each with the byte where it ends."""
+    """The complete rows of a CSV file, each with the byte where it ends."""
     position = 0
 
     def lines() -> Iterator[str]:
@@ -186,7 +186,7 @@ def whole_rows(path: Path) -> Iterator[tuple[list[str], int]]:
         with open(path, "rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
-                    return  # cut in the middle
+                    return  # incomplete
                 position += len(line)
                 yield line.decode("utf-8", "replace")
 

@@ -21,7 +21,7 @@ __all__ = ["Prediction", "class_prior", "posterior_temperature", "predict"]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is known of one image.
+    """The prediction for one image.
 
     Args:
         name: its path.
@@ -45,7 +45,7 @@ class Prediction:
 
 
 def class_prior(weights: Sequence[float] | None, num_classes: int) -> Tensor | None:
-    """Positive weights, one a class, as probabilities that sum to 1: float64 [num_classes]. None stays None."""
+    """Positive weights, one per class, as probabilities that sum to 1: float64 [num_classes]. None stays None."""
     if weights is None:
         return None
     if len(weights) != num_classes:
@@ -63,14 +63,14 @@ def posterior_temperature(given: float | None, net: PixelCNN) -> float:
     """The temperature of the posterior: the one given, or the checkpoint's, or 1. Raises UserError for a bad one."""
     temperature = net.metadata.get("temperature", 1.0) if given is None else given
     if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
-        raise UserError("the checkpoint's temperature is no positive number; give --temperature")
+        raise UserError("the checkpoint's temperature is not a positive number; give --temperature")
     return float(temperature)
 
 
 def predict(
     score: Score, images: Images, prior: Tensor | None = None, temperature: float = 1.0, start: int = 0
 ) -> Iterator[Prediction]:
-    """Label the images from number ``start`` on, one prediction each, in order; one with an error for a bad file.
+    """Classify the images from number ``start`` on: one prediction each, in order, with an error for a bad file.
 
     While a batch is scored the next one is read. ``prior`` is p(class) [num_classes], uniform if None; temperature is
     that of `posterior`. Several processes share each batch; all get all predictions.
@@ -109,7 +109,7 @@ def label_batch(score: Score, images: Tensor, prior: Tensor | None, temperature:
     """uint8 [B, C, H, W] -> the fields of a Prediction that the network decides, for each image."""
     log_likelihoods = score(images).double()
     probabilities = posterior(log_likelihoods, prior, temperature)
-    evidence = log_likelihoods if prior is None else log_likelihoods + prior.log()  # no temperature decides
+    evidence = log_likelihoods if prior is None else log_likelihoods + prior.log()  # labels: no temperature
     order = evidence.topk(min(2, evidence.shape[1]), dim=1).indices
     for nats, row, best in zip(log_likelihoods.tolist(), probabilities.tolist(), order.tolist(), strict=True):
         label = best[0]

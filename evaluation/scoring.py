@@ -11,7 +11,7 @@ from utils.precision import Precision, autocast, pick_precision
 
 __all__ = ["MirrorScorer", "Score", "Scorer"]
 
-# feature maps of 32x32 (images x classes) at a time: a CPU's caches want few, a GPU's cores many
+# feature maps of 32x32 (images x classes) at a time: few for a CPU's caches, many for a GPU's cores
 MAPS = {"cpu": 32, "cuda": 1024}
 # nats between classes within which 16 bits may pick the wrong one: the log-likelihoods of a trained network on 32x32
 # images were 2.5 nats off on average
@@ -27,15 +27,15 @@ class Score(Protocol):
 
 
 class Scorer:
-    """Scores images under every class of a network as it is now: later training steps are not seen.
+    """Scores images under every class of a network as it is now; later training steps have no effect.
 
     Args:
         net: the network, whose mode does not matter (dropout is off).
         precision: of the network; the likelihood is fp32. With "auto", where that means 16 bits, the classes within
             CLOSE nats of an image's best are scored again in fp32, so that the answer is nearly always that of fp32
-            (518 of 519 validation images of the shipped network).
-        batch_size: images at a time, None for what suits the device; halved, for good, when memory runs out.
-        image_size: (H, W) of the images; where they are larger than 32x32, fewer at a time suit.
+            (518 of 519 validation images of the pretrained checkpoint).
+        batch_size: images at a time, None for the device's default; halved, for good, when memory runs out.
+        image_size: (H, W) of the images; larger ones than 32x32 have smaller batches.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Scorer:
 
     @torch.inference_mode()
     def decide(self, images: Tensor, scores: Tensor) -> Tensor:
-        """``scores`` [B, num_classes] with the classes that compete for the best place scored again in fp32."""
+        """``scores`` [B, num_classes] with the classes close to the best one scored again in fp32."""
         close = scores.amax(dim=1, keepdim=True) - scores < CLOSE
         close &= close.sum(dim=1, keepdim=True) > 1
         image, label = close.nonzero(as_tuple=True)
@@ -85,7 +85,7 @@ class Scorer:
 
 
 class MirrorScorer:
-    """The mean of log p of an image and of its mirror image, by ``scorer``: steadier than either (--tta flip).
+    """The mean of log p of an image and of its mirror image, by ``scorer``: less noisy than either (--tta flip).
 
     Twice the time, and no longer the exact log-likelihood of an image.
     """

@@ -1,4 +1,4 @@
-"""Blocks that know nothing of images: shifted convolutions, the gated residual block, class fusion."""
+"""Building blocks of the network: shifted convolutions, the gated residual block, class fusion."""
 
 from layers.activation import concat_elu, concat_elu_into, dropout, gated_residual
 from layers.blocks import ActivatedConv, GatedResidualBlock, SideInput

@@ -1,4 +1,4 @@
-"""The elementwise work of a block, in as few passes over memory and as few exponentials as eager PyTorch allows."""
+"""Elementwise operations of a residual block, with few memory passes and exponentials in eager PyTorch."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["concat_elu", "concat_elu_into", "dropout", "gated_residual"]
 def concat_elu_into(out: Tensor, x: Tensor) -> None:
     """Write concat_elu of x [B, C, ...] to ``out`` [B, 2C, ...].
 
-    elu(x) and elu(-x) share an exponential: they are max(x, e) and max(-x, e) with e = exp(-|x|) - 1.
+    elu(x) and elu(-x) share one exponential: they are max(x, e) and max(-x, e) with e = exp(-|x|) - 1.
     """
     positive, negative = out.chunk(2, dim=1)
     minus = torch.neg(x)
@@ -31,7 +31,7 @@ def _concat_elu(x: Tensor) -> Tensor:
 
 
 class _ConcatELU(torch.autograd.Function):
-    """Keeps only its output for the backward pass, from which the gradient follows."""
+    """Saves only its output for the backward pass; the gradient follows from it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class _ConcatELU(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (out,) = ctx.saved_tensors
-        grad = torch.ops.aten.elu_backward(grad, 1, 1, 1, True, out)  # True: from the output, not the input
+        grad = torch.ops.aten.elu_backward(grad, 1, 1, 1, True, out)  # True: out is elu's output
         positive, negative = grad.chunk(2, dim=1)
         return positive - negative
 
@@ -51,7 +51,7 @@ class _ConcatELU(torch.autograd.Function):
 def concat_elu(x: Tensor) -> Tensor:
     """elu(x) and elu(-x) side by side: [B, C, ...] -> [B, 2C, ...] (Salimans et al. 2017, appendix).
 
-    Under autocast it comes out in the type of the convolution that follows.
+    Under autocast the output has the dtype of the convolution that follows.
     """
     if torch.is_autocast_enabled(x.device.type) and x.dtype == torch.float32:
         x = x.to(torch.get_autocast_dtype(x.device.type))
@@ -71,30 +71,30 @@ class _GatedResidual(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         (update,) = ctx.saved_tensors
-        return grad, torch.ops.aten.glu_backward(grad.to(update.dtype), update, 1)  # under autocast x is wider
+        return grad, torch.ops.aten.glu_backward(grad.to(update.dtype), update, 1)  # under autocast x is fp32
 
 
 def gated_residual(x: Tensor, update: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     """x + a * sigmoid(b) for the halves a and b of ``update``: [B, C, ...] and [B, 2C, ...] -> [B, C, ...].
 
-    The halves may come as such, [B, C, ...] each, without gradients; both are then overwritten, a by the result.
+    Without gradients ``update`` may be the pair (a, b), [B, C, ...] each; both are overwritten, a by the result.
     """
-    if isinstance(update, tuple):  # a stepping twin's, where calls cost more than their work
+    if isinstance(update, tuple):  # from the incremental sampler, where call overhead dominates
         value, gate = update
         return torch.addcmul(x, value, gate.sigmoid_(), out=value)
-    # a compiler fuses the plain form; without gradients it is as fast
+    # the compiler fuses the plain form; without gradients it is equally fast
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return x + F.glu(update, dim=1)
     return _GatedResidual.apply(x, update)
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """`torch.nn.functional.dropout`, with cheap randomness on the CPU: 16 bits a value, p to the nearest 1/65536."""
+    """`torch.nn.functional.dropout` with cheap random numbers on the CPU: 16 bits per value, p rounded to 1/65536."""
     if not training or p == 0:
         return x
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, p)
-    dropped = min(round(p * 2**16), 2**16 - 1)  # of the 65536 values of 16 bits
+    dropped = min(round(p * 2**16), 2**16 - 1)  # of the 65536 16-bit values
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     keep = bits[: x.numel()].view(x.shape) >= dropped - 2**15
     return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))

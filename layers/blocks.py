@@ -16,10 +16,10 @@ class ActivatedConv(nn.Module):
     """conv(dropout(concat_elu(x))): [B, F, H, W] -> [B, c_out, H, W].
 
     Args:
-        conv: the family of shifted convolution, called as ``conv(c_in, c_out)``.
+        conv: class of shifted convolution, called as ``conv(c_in, c_out)``.
         nr_filters: F.
-        c_out: channels that come out.
-        dropout: probability of zeroing an activation while training.
+        c_out: output channels.
+        dropout: probability of zeroing an activation during training.
     """
 
     def __init__(self, conv: type[ShiftedConv2d], nr_filters: int, c_out: int, dropout: float = 0.0):
@@ -32,7 +32,7 @@ class ActivatedConv(nn.Module):
 
 
 class SideInput(nn.Module):
-    """hidden + a 1x1 convolution of the concat_elu of ``nr_sides`` feature maps joined by channel."""
+    """hidden + a 1x1 convolution of the concat_elu of ``nr_sides`` feature maps, concatenated along channels."""
 
     def __init__(self, nr_filters: int, nr_sides: int):
         super().__init__()
@@ -43,18 +43,18 @@ class SideInput(nn.Module):
 
 
 class GatedResidualBlock(nn.Module):
-    """x + a * sigmoid(b), then the class: [B, F, H, W] -> [B, F, H, W].
+    """x + a * sigmoid(b), then class conditioning: [B, F, H, W] -> [B, F, H, W].
 
     a and b are the halves of conv(dropout(concat_elu(conv(concat_elu(x)) + side))).
 
     Args:
-        conv: the family of shifted convolution.
+        conv: class of shifted convolution.
         nr_filters: F.
-        nr_sides: how many feature maps of F channels enter from the side (0, 1 or 2).
-        dropout: probability of zeroing a hidden activation while training.
+        nr_sides: number of side inputs of F channels (skip connection, other stream): 0, 1 or 2.
+        dropout: probability of zeroing a hidden activation during training.
     """
 
-    index: int  # its place in its stream, which sets it
+    index: int  # position in its stream, set by `Stream`
 
     def __init__(self, conv: type[ShiftedConv2d], nr_filters: int, nr_sides: int, dropout: float):
         super().__init__()

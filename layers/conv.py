@@ -1,7 +1,7 @@
 """Causal convolutions by padding and shifting (Salimans et al. 2017, section 2.3 and figure 2).
 
-Two families. *Down-shifted* convolutions see the rows above and the current row, centred; they make the
-u stream. *Down-right-shifted* ones see above and to the left, the current pixel included; they make the ul
+Two kinds. *Down-shifted* convolutions see the rows above and the current row, centred; they form the
+u stream. *Down-right-shifted* ones see above and to the left, the current pixel included; they form the ul
 stream. Every convolution is weight-normalised per output channel (Salimans & Kingma 2016).
 """
 
@@ -39,7 +39,7 @@ class NetworkInNetwork(nn.Module):
 class DownShiftedConv2d(nn.Module):
     """Sees rows i-kh+1..i and columns j-kw//2..j+kw//2: [B, c_in, H, W] -> [B, c_out, H/stride, W/stride].
 
-    With ``shift_down`` the output moves down a row (a zero row enters), so that row i sees rows above i only.
+    With ``shift_down`` the output is shifted down one row (zero-padded), so that row i sees only rows above i.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class DownShiftedConv2d(nn.Module):
 class DownRightShiftedConv2d(nn.Module):
     """Sees rows i-kh+1..i and columns j-kw+1..j: [B, c_in, H, W] -> [B, c_out, H/stride, W/stride].
 
-    With ``shift_right`` the output moves right a column (a zero column enters), so that column j sees
-    columns left of j only.
+    With ``shift_right`` the output is shifted right one column (zero-padded), so that column j sees only
+    columns left of j.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ ShiftedConv2d = DownShiftedConv2d | DownRightShiftedConv2d
 
 
 class DownShiftedDeconv2d(nn.Module):
-    """Doubles both sides by a 2x3 transposed convolution, centred: [B, c, H, W] -> [B, c_out, 2H, 2W]."""
+    """Upsamples by 2 with a centred 2x3 transposed convolution: [B, c, H, W] -> [B, c_out, 2H, 2W]."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
         self.conv = weight_normed(nn.ConvTranspose2d(c_in, c_out, (2, 3), stride=2, output_padding=(0, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)[..., 1:-1]  # the 3-wide kernel overhangs a column on each side
+        return self.conv(x)[..., 1:-1]  # the 3-wide kernel overhangs one column on each side
 
 
 class DownRightShiftedDeconv2d(nn.Module):
-    """Doubles both sides by a 2x2 transposed convolution: [B, c, H, W] -> [B, c_out, 2H, 2W]."""
+    """Upsamples by 2 with a 2x2 transposed convolution: [B, c, H, W] -> [B, c_out, 2H, 2W]."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""How the class enters the residual blocks: a scale and a shift of each block's output."""
+"""Class conditioning of the residual blocks: a scale and a shift of each block's output."""
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +11,18 @@ Condition = tuple[Tensor | None, Tensor | None]  # (scale, shift) of one block, 
 
 
 def modulate(x: Tensor, condition: Condition) -> Tensor:
-    """scale * x + shift with one number a channel; x is [B, F, ...], scale and shift broadcast against it.
+    """scale * x + shift, one value per channel; x is [B, F, ...], scale and shift broadcast against it.
 
     x may be overwritten.
     """
     scale, shift = condition
     if scale is not None:
-        return torch.addcmul(shift, x, scale)  # type: ignore[arg-type]  # with a scale comes a shift
+        return torch.addcmul(shift, x, scale)  # type: ignore[arg-type]  # a scale always has a shift
     return x if shift is None else x.add_(shift)
 
 
 class NoFusion(nn.Module):
-    """The blocks do not hear of the class."""
+    """The blocks are not conditioned on the class."""
 
     def __init__(self, nr_blocks: int):
         super().__init__()
@@ -39,14 +39,14 @@ class MiddleFusion(nn.Module):
         super().__init__()
         self.nr_blocks = nr_blocks
         self.embed = nn.Embedding(num_classes, nr_filters)
-        self.alpha = nn.Parameter(torch.tensor(0.1))  # small: e_y is added anew after every block
+        self.alpha = nn.Parameter(torch.tensor(0.1))  # small: e_y is added after every block
 
     def forward(self, labels: Tensor) -> list[Condition]:
         return [(None, self.alpha * self.embed(labels))] * self.nr_blocks
 
 
 class FiLM(nn.Module):
-    """A learned scale and shift for each class and block, the identity at the start (Perez et al. 2018)."""
+    """A learned scale and shift per class and block, initialised to the identity (Perez et al. 2018)."""
 
     def __init__(self, num_classes: int, nr_filters: int, nr_blocks: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The network of p(image | class), its likelihood, its sampler, the Bayes classifier and checkpoints."""
+"""The network p(image | class), its likelihood, its sampler, the Bayes classifier and checkpoints."""
 
 from model.checkpoint import PRETRAINED, load_checkpoint, read_checkpoint, save_checkpoint
 from model.initialization import data_dependent_init

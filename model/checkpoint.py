@@ -1,4 +1,4 @@
-"""Checkpoints: one self-describing file, read without running any code from it."""
+"""Checkpoints: self-describing files, loaded without executing code from them."""
 
 import os
 import zipfile
@@ -29,7 +29,7 @@ def save_checkpoint(
 ) -> None:
     """Write the network with everything needed to use it again; ``more`` holds plain values and tensors only.
 
-    An earlier file at ``path`` stays until the new one is on the disk and was read back. Raises CheckpointError.
+    An existing file at ``path`` is replaced only after the new one was written and read back. Raises CheckpointError.
     """
     path = Path(path)
     checkpoint = {
@@ -49,7 +49,7 @@ def save_checkpoint(
             file.flush()
             os.fsync(file.fileno())
         read_checkpoint(partial)
-        os.replace(partial, path)  # a reader never sees half a file
+        os.replace(partial, path)  # atomic: readers never see a partial file
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise CheckpointError(f"{path} cannot be written ({reason(error)}); is the disk full?") from None
     finally:
@@ -59,14 +59,14 @@ def save_checkpoint(
 def torch_load(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}; give the path of a .pt file that pcnn_train.py wrote")
+        raise CheckpointError(f"no checkpoint at {path}; give the path of a .pt file written by pcnn_train.py")
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise ValueError("compressed")  # torch writes none; a small one could unpack to any size
+                    raise ValueError("compressed")  # torch never compresses; a small file could unpack to any size
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged file makes the unpickler fail in any way at all
+    except Exception:  # on a damaged file the unpickler can raise anything
         raise CheckpointError(f"{path} cannot be read as a checkpoint: it is damaged, or not a checkpoint") from None
 
 
@@ -82,30 +82,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def check_weights(state: Mapping[str, Any], nr_resnet: int) -> None:
-    """Raise ValueError unless ``state`` is float tensors, no larger than what the file holds of them, that may be a
-    network with ``nr_resnet``: only then is it safe to build one, or to compute with them."""
-    if not isinstance(nr_resnet, int) or 72 * nr_resnet > len(state):  # 12 blocks, of 6 weights or more
+    """Raise ValueError unless ``state`` holds float tensors, no larger than their data in the file and enough for
+    ``nr_resnet``: only then is it safe to build a network from them."""
+    if not isinstance(nr_resnet, int) or 72 * nr_resnet > len(state):  # 12 blocks of at least 6 weights
         raise ValueError(f"nr_resnet {nr_resnet} with {len(state)} weights")
     held: dict[int, int] = {}
     for name, value in state.items():
         usable = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
         if not usable or value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise ValueError(f"{name} is no tensor of floats")
+            raise ValueError(f"{name} is not a floating-point tensor")
         storage = value.untyped_storage()
         held[storage.data_ptr()] = storage.nbytes()
-        if value.nbytes > storage.nbytes():  # one number, expanded to any shape
-            raise ValueError(f"{name} is larger than what the file holds of it")
-    if sum(value.nbytes for value in state.values()) > sum(held.values()):  # one tensor under many names
-        raise ValueError("its weights are larger than what the file holds of them")
+        if value.nbytes > storage.nbytes():  # a scalar, expanded to any shape
+            raise ValueError(f"{name} is larger than its data in the file")
+    if sum(value.nbytes for value in state.values()) > sum(held.values()):  # one tensor stored under many names
+        raise ValueError("the weights are larger than their data in the file")
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weights: str = "ema") -> PixelCNN:
-    """The network of a checkpoint, in eval mode on ``device``, with what it was saved with.
+    """The network of a checkpoint, in eval mode on ``device``.
 
-    The network's attributes ``class_names`` (tuple of str), ``image_size`` (H, W), ``dataset`` (str) and
-    ``metadata`` (everything else that the file says) are set. ``weights`` picks the moving average ("ema", where
-    the file has one) or the last weights ("last"). What the file says bounds the memory: the weights are all in it,
-    and ``image_size`` is in SIDES. Raises CheckpointError; ValueError for other ``weights``.
+    Sets the network's attributes ``class_names`` (tuple of str), ``image_size`` (H, W), ``dataset`` (str) and
+    ``metadata`` (all other entries of the file). ``weights`` selects the moving average ("ema", if the file has
+    one) or the last weights ("last"). The file bounds the memory: it contains all weights, and ``image_size`` is
+    in SIDES. Raises CheckpointError; ValueError for other ``weights``.
     """
     if weights not in ("ema", "last"):
         raise ValueError(f"weights is {weights!r}; it must be 'ema' or 'last'")
@@ -120,15 +120,15 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
         if height not in SIDES or width not in SIDES:
             raise ValueError(f"image_size is {height}x{width}, not multiples of 4 from {SIDES[0]} to {SIDES[-1]}")
         check_weights(state, settings["nr_resnet"])
-        with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
+        with torch.device("meta"):  # allocates nothing before the shapes are checked
             net = PixelCNN(**settings)
         net.load_state_dict(state, assign=True)
         if not isinstance(names, list | tuple) or len(names) != net.num_classes:
-            raise ValueError(f"the names of its classes are not {net.num_classes} names")
+            raise ValueError(f"class_names is not a list of {net.num_classes} names")
         net.class_names = tuple(str(name) for name in names)
         net.image_size = (height, width)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
-        raise CheckpointError(f"{path} contradicts itself and cannot be used: {reason(error)}") from None
+        raise CheckpointError(f"{path} is inconsistent and cannot be used: {reason(error)}") from None
     net.dataset = str(checkpoint.pop("dataset"))
     net.metadata = checkpoint
     return net.requires_grad_(True).float().to(device).eval()

@@ -12,10 +12,10 @@ __all__ = ["data_dependent_init"]
 
 @torch.no_grad()
 def data_dependent_init(net: PixelCNN, images: Tensor, labels: Tensor) -> None:
-    """Rescale every convolution so that on this batch each output channel has mean 0 and a set deviation.
+    """Rescale every convolution so that on this batch each output channel has mean 0 and a given deviation.
 
-    The deviation is 1, and 0.1 for the last convolution of a residual block, so that blocks start near the
-    identity (as in the original implementation). images uint8 [B, C, H, W], labels int64 [B].
+    The standard deviation is 1, but 0.1 for the last convolution of a residual block, so that blocks start near
+    the identity (as in the original implementation). images uint8 [B, C, H, W], labels int64 [B].
     """
     last_of_block = {block.conv_out.conv.conv for block in net.modules() if isinstance(block, GatedResidualBlock)}
 

@@ -1,4 +1,4 @@
-"""Bits per dimension and accuracy over every image of a split."""
+"""Log-likelihoods, bits per dimension and the posterior over classes."""
 
 import math
 from typing import TypeVar
@@ -17,7 +17,7 @@ Nats = TypeVar("Nats", float, Tensor)
 
 @torch.no_grad()
 def fold_weight_norm(net: PixelCNN) -> PixelCNN:
-    """A copy in eval mode with plain weights: g v / ||v|| is computed once and not at every call."""
+    """A copy in eval mode with plain weights: g v / ||v|| is computed once instead of at every call."""
     with torch.device("meta"):
         copy = PixelCNN(**net.settings)  # not a deepcopy, which would share the parametrised classes
     copy.load_state_dict({name: value.clone() for name, value in net.state_dict().items()}, assign=True)
@@ -37,7 +37,7 @@ def log_likelihood(net: PixelCNN, images: Tensor, labels: Tensor) -> Tensor:
 def class_log_likelihoods(net: PixelCNN, images: Tensor) -> Tensor:
     """log p(image | class) in nats for every class: images uint8 [B, C, H, W] -> float32 [B, num_classes].
 
-    All classes of the batch go through the network in one call, on the network's device and in its present mode
+    All classes are evaluated in one forward pass, on the network's device and in its current mode
     (call ``net.eval()`` first).
     """
     images = images.to(next(net.parameters()).device)
@@ -48,8 +48,8 @@ def class_log_likelihoods(net: PixelCNN, images: Tensor) -> Tensor:
 def posterior(log_likelihoods: Tensor, prior: Tensor | None = None, temperature: float = 1.0) -> Tensor:
     """p(class | image): log-likelihoods [B, num_classes], prior [num_classes] (uniform if None) -> [B, num_classes].
 
-    A ``temperature`` above 1 makes it less sure of the same best class (temperature scaling, Guo et al. 2017): log
-    likelihood and log prior are divided by it.
+    A ``temperature`` above 1 lowers the confidence but keeps the predicted class (temperature scaling, Guo et al.
+    2017): log-likelihood and log-prior are divided by it.
     """
     if prior is not None:
         log_likelihoods = log_likelihoods + prior.to(log_likelihoods).log()

@@ -1,7 +1,7 @@
-"""The discretized mixture of logistics: exact likelihood and exact draws (Salimans et al. 2017, section 2.1-2.2).
+"""The discretized mixture of logistics: exact likelihood and sampling (Salimans et al. 2017, section 2.1-2.2).
 
-A value of 8 bits is a level 0..255, or x = (level - 127.5) / 127.5 in [-1, 1]; its bin reaches 1/255 to each
-side, level 0 takes all mass below and level 255 all above, so the masses of the 256 levels sum to 1.
+An 8-bit value is a level 0..255, or x = (level - 127.5) / 127.5 in [-1, 1]. Its bin extends by 1/255 to each
+side; level 0 takes all mass below and level 255 all above, so the masses of the 256 levels sum to 1.
 Parameters are [B, 10K, ...] for C = 3 (K logits shared by the channels; then for R, G and B in turn K means,
 K log-scales, K coupling coefficients) and [B, 3K, ...] for C = 1 (K logits, K means, K log-scales).
 """
@@ -21,9 +21,9 @@ __all__ = [
 ]
 
 HALF_BIN = 1 / 255
-HALF, HALF_RANGE = torch.tensor(0.5), torch.tensor(127.5)  # in each call a number costs as much as its arithmetic
+HALF, HALF_RANGE = torch.tensor(0.5), torch.tensor(127.5)  # tensors: a Python scalar costs as much as its arithmetic
 MIN_LOG_SCALE = -7.0
-MAX_LOG_SCALE = 80.0  # beyond, exp(-log_scale) leaves float32 and the gradient is no number
+MAX_LOG_SCALE = 80.0  # above, exp(-log_scale) underflows in fp32 and the gradient is non-finite
 
 
 def to_unit(levels: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def to_levels(x: Tensor) -> Tensor:
 
 
 def params_per_component(channels: int) -> int:
-    """Numbers a mixture component takes: 10 for three channels, 3 for one."""
+    """Parameters per mixture component: 10 for three channels, 3 for one."""
     return 10 if channels == 3 else 1 + 2 * channels
 
 
@@ -56,7 +56,7 @@ def mixture_log_prob(x: Tensor, params: Tensor) -> Tensor:
 
 
 def pixel_log_prob(x: Tensor, params: Tensor) -> Tensor:
-    """log p(pixel | pixels before it) in nats: x float [B, C, ...] in [-1, 1], params [B, 10K or 3K, ...] -> [B, ...].
+    """log p(pixel | previous pixels) in nats: x float [B, C, ...] in [-1, 1], params [B, 10K or 3K, ...] -> [B, ...].
 
     The mass of an inner bin is s(a) - s(b) with a = (x - m + 1/255) / scale and b = (x - m - 1/255) / scale,
     computed as log s(a) + log s(-b) + log(1 - exp(-(a - b))), where a - b = (2/255) / scale is never a
@@ -89,7 +89,7 @@ def pixel_log_prob(x: Tensor, params: Tensor) -> Tensor:
 
 
 def mixture_noise(uniform: Tensor, components: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The randomness of `mixture_sample` from ``uniform`` [B, K + C, ...] in [0, 1): Gumbel [B, K, ...] for the choice
+    """Noise for `mixture_sample` from ``uniform`` [B, K + C, ...] in [0, 1): Gumbel [B, K, ...] for the choice
     of component and logistic [B, C, ...] for the values.
 
     A temperature below 1 sharpens the choice (as logits / T would) and narrows the logistics (scale * T).
@@ -99,19 +99,19 @@ def mixture_noise(uniform: Tensor, components: int, temperature: float = 1.0) ->
 
 
 def mixture_sample(params: Tensor, gumbel: Tensor, logistic: Tensor) -> Tensor:
-    """An exact draw of the discrete model: params [B, 10K or 3K] -> x [B, C] in [-1, 1] on the 8-bit grid.
+    """An exact sample of the discretized model: params [B, 10K or 3K] -> x [B, C] in [-1, 1] on the 8-bit grid.
 
-    The component by Gumbel-max with ``gumbel`` [B, K], then for each channel a value of its logistic from
-    ``logistic`` [B, C], rounded to the grid before the next channel hears of it.
+    Selects the component by Gumbel-max with ``gumbel`` [B, K], then samples each channel's logistic with
+    ``logistic`` [B, C], rounded to the grid before the next channel is conditioned on it.
     """
     k, channels = gumbel.shape[1], logistic.shape[1]
     kinds = 3 if channels == 3 else 2  # mean, log-scale, coefficient
-    # gumbel before params: the sum lies in memory as its first does, and this one suits argmax
+    # gumbel first: the sum takes its memory layout, in which argmax is faster
     choice = (gumbel + params[:, :k]).argmax(dim=1).view(-1, 1, 1, 1).expand(-1, channels, kinds, 1)
     chosen = params[:, k:].view(-1, channels, kinds, k).gather(3, choice).squeeze(3)
     means, log_scales, *coefficients = chosen.unbind(2)  # [B, C] each
     scale = log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp_()
-    values = torch.addcmul(means, scale, logistic).mul_(HALF_RANGE)  # level - 127.5, but for rounding
+    values = torch.addcmul(means, scale, logistic).mul_(HALF_RANGE)  # level - 127.5, before rounding
     if channels == 1:
         return on_grid_(values).div_(HALF_RANGE)
     to_g, r_to_b, g_to_b = coefficients[0].tanh().unbind(1)

@@ -1,8 +1,8 @@
-"""The conditional PixelCNN++ network: p(image | class) as a mixture of logistics for every value.
+"""The conditional PixelCNN++ network: p(image | class) as a mixture of logistics per pixel.
 
 Salimans et al. 2017, "PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
-Modifications". Departures from the paper: the class enters by early fusion (one-hot maps joined to the input)
-and by middle fusion or FiLM (after every residual block).
+Modifications". Differences from the paper: class conditioning by early fusion (one-hot maps concatenated to
+the input) and by middle fusion or FiLM (after every residual block).
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from model.mixture import params_per_component
 __all__ = ["NR_RESOLUTIONS", "SIDES", "PixelCNN", "Stream"]
 
 NR_RESOLUTIONS = 3  # full, half, quarter
-# of images that are trained on or labelled: at 512 the published network takes 2.4 GB for an image and class
+# allowed image sides: at 512 the published network takes 2.4 GB per image and class
 SIDES = range(4, 513, 4)
 
 
@@ -38,14 +38,14 @@ class Stream(nn.Module):
     """One of the two streams: a U-Net of gated residual blocks over three resolutions.
 
     Args:
-        conv, deconv: the family of shifted convolutions.
-        nr_resnet: R; R blocks a resolution on the way up (to coarser maps), R, R+1, R+1 on the way down.
+        conv, deconv: classes of shifted convolutions.
+        nr_resnet: R; R blocks per resolution in the ``up`` pass (to coarser maps), R, R+1, R+1 in the ``down`` pass.
         nr_filters: F, channels of every map.
-        sees_other: whether each block hears the other stream's block of the same place (ul hears u).
-        dropout: of the blocks.
+        sees_other: whether each block takes the output of the other stream's matching block (ul takes u's).
+        dropout: dropout probability in the blocks.
     """
 
-    # for each resolution a ModuleList of blocks, but a ModuleList has no type for what it holds
+    # one ModuleList of blocks per resolution; Any, as ModuleList has no element type
     up: Any
     down: Any
 
@@ -62,13 +62,13 @@ class Stream(nn.Module):
         self.grow = nn.ModuleList(deconv(nr_filters, nr_filters) for _ in range(coarsest))
         self.down = nn.ModuleList(blocks(count, 1 + int(sees_other)) for count in counts)
         for index, block in enumerate(m for m in self.modules() if isinstance(m, GatedResidualBlock)):
-            block.index = index  # its place in the lists of conditions and of features
+            block.index = index  # index into conditions and features
         self.nr_blocks = index + 1
 
     def forward(
         self, x: Tensor, conditions: list[Condition], other: dict[int, Tensor] | None = None
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """x [B, F, H, W] -> the last map [B, F, H, W] and, for the other stream, every block's output."""
+        """x [B, F, H, W] -> the last map [B, F, H, W], and every block's output for the other stream."""
         features: dict[int, Tensor] = {}
 
         def run(block: GatedResidualBlock, x: Tensor, *skip: Tensor) -> Tensor:
@@ -79,8 +79,8 @@ class Stream(nn.Module):
         return self.unet(x, run, 0), features
 
     def unet(self, x: Tensor, run: Callable[..., Tensor], level: int) -> Tensor:
-        """The U-Net from this resolution on, each block by ``run(block, x, *skip)``."""
-        # a method: a function in `forward` that calls itself is a cycle, of which a sampler would leave thousands
+        """The U-Net from this resolution down; each block is applied by ``run(block, x, *skip)``."""
+        # a method: a recursive closure in `forward` is a reference cycle, and a sampler would leave thousands
         skips = [x]
         for block in self.up[level]:
             skips.append(x := run(block, x))
@@ -88,7 +88,7 @@ class Stream(nn.Module):
             skips.pop()  # x itself
         else:
             coarse = self.shrink[level](x)
-            if coarse is not None:  # a stepping twin has None where no coarse pixel lands
+            if coarse is not None:  # None in incremental sampling where no coarse pixel is due
                 coarse = self.unet(coarse.to(x.dtype), run, level + 1)
             x = self.grow[level](coarse).to(x.dtype)
         for block in self.down[level]:
@@ -100,15 +100,15 @@ class PixelCNN(nn.Module):
     """p(image | class): images [B, C, H, W] in [-1, 1] and labels [B] -> mixture parameters.
 
     Args:
-        nr_resnet: R, residual blocks a resolution.
+        nr_resnet: R, residual blocks per resolution.
         nr_filters: F, channels of the feature maps.
         nr_logistic_mix: K, mixture components.
         image_channels: C, 1 or 3.
-        num_classes: C_y.
-        fusion: how the class enters: one of ``layers.FUSIONS``.
-        dropout: of the residual blocks, while training.
+        num_classes: C_y, classes.
+        fusion: class conditioning, one of ``layers.FUSIONS``.
+        dropout: in the residual blocks, during training.
 
-    The sides H and W must divide by 4. Raises ValueError for settings outside their ranges.
+    H and W must be multiples of 4. Raises ValueError for settings outside their ranges.
     """
 
     fusion: MiddleFusion | FiLM | NoFusion
@@ -150,7 +150,7 @@ class PixelCNN(nn.Module):
         self.image_channels, self.num_classes, self.nr_logistic_mix = image_channels, num_classes, nr_logistic_mix
 
         self.early = fusion.startswith("early")
-        c_in = image_channels + 1 + (num_classes if self.early else 0)  # + ones, which tell the padding apart
+        c_in = image_channels + 1 + (num_classes if self.early else 0)  # + ones, to distinguish padding
         self.u_init = DownShiftedConv2d(c_in, nr_filters, (2, 3), shift_down=True)
         self.ul_init_above = DownShiftedConv2d(c_in, nr_filters, (1, 3), shift_down=True)
         self.ul_init_left = DownRightShiftedConv2d(c_in, nr_filters, (2, 1), shift_right=True)
@@ -167,17 +167,17 @@ class PixelCNN(nn.Module):
         self.head = NetworkInNetwork(nr_filters, params_per_component(image_channels) * nr_logistic_mix)
 
     def join_class(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Join the ones channel and, with early fusion, the one-hot maps: [B, C, H, W] -> [B, c_in, H, W]."""
+        """Append a channel of ones and, with early fusion, one-hot maps: [B, C, H, W] -> [B, c_in, H, W]."""
         constant = x.new_ones(x.shape[0], 1)
         if self.early:
             constant = torch.cat((constant, F.one_hot(labels, self.num_classes).to(x.dtype)), dim=1)
         joined = torch.cat((x, constant[:, :, None, None].expand(-1, -1, *x.shape[2:])), dim=1)
-        if x.is_cuda and torch.is_autocast_enabled("cuda"):  # tensor cores read 16-bit maps channels last
+        if x.is_cuda and torch.is_autocast_enabled("cuda"):  # tensor cores use 16-bit maps channels-last
             joined = joined.contiguous(memory_format=torch.channels_last)
         return joined
 
     def conditions(self, labels: Tensor, dtype: torch.dtype) -> tuple[list[Condition], list[Condition]]:
-        """What each block of the u stream and of the ul stream hears of the class, each [B, F, 1, 1]."""
+        """Class conditions of each block of the u and of the ul stream, each [B, F, 1, 1]."""
 
         def shaped(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(dtype)[:, :, None, None]
@@ -188,8 +188,8 @@ class PixelCNN(nn.Module):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """x float [B, C, H, W] in [-1, 1], labels int64 [B] -> [B, 10K, H, W] (C = 3) or [B, 3K, H, W] (C = 1).
 
-        Under autocast only the convolutions between feature maps are 16-bit: in 16 bits the pixels that enter, the
-        mixture that leaves or the sums along the residual stream would each cost nats of log-likelihood.
+        Under autocast only the convolutions between feature maps run in 16 bits. Input pixels, mixture parameters
+        and residual sums stay in fp32: each would cost nats of log-likelihood in 16 bits.
         """
         x = self.join_class(x, labels)
         with torch.autocast(x.device.type, enabled=False):

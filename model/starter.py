@@ -1,4 +1,4 @@
-"""Weights of the unconditional PixelCNN++ starter code."""
+"""Import of weights of the unconditional PixelCNN++ starter code."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ __all__ = ["load_any_checkpoint", "load_starter_checkpoint"]
 
 
 def load_any_checkpoint(path: str | Path, num_classes: int, fusion: str) -> PixelCNN:
-    """The network of a checkpoint of either kind: ours, or the starter code's with the class at zero effect."""
+    """The network of a checkpoint of either kind: ours, or the starter code's with zero class effect."""
     content = torch_load(path)
     if isinstance(content, dict) and "format" not in content:
         return load_starter_checkpoint(path, num_classes, fusion)
@@ -21,7 +21,7 @@ def load_any_checkpoint(path: str | Path, num_classes: int, fusion: str) -> Pixe
 
 
 def _starter_names(nr_resnet: int) -> dict[str, str]:
-    """Names of the starter code's convolutions -> ours. It counts the way down from the coarsest level."""
+    """Names of the starter code's convolutions -> ours. It numbers the down pass from the coarsest level."""
     names = {
         "u_init.conv": "u_init.conv",
         "ul_init.0.conv": "ul_init_above.conv",
@@ -49,9 +49,9 @@ def _starter_names(nr_resnet: int) -> dict[str, str]:
 def load_starter_checkpoint(
     path: str | Path, num_classes: int, fusion: str = "early+middle", dropout: float = 0.5
 ) -> PixelCNN:
-    """This network with the weights of an unconditional starter-code state dict, the class at zero effect.
+    """This network with the weights of an unconditional starter-code state dict and zero class effect.
 
-    nr_resnet, nr_filters, nr_logistic_mix and the channels are read off the shapes. The starter code normalises
+    nr_resnet, nr_filters, nr_logistic_mix and the channels are inferred from the shapes. The starter code normalises
     its transposed convolutions per INPUT channel; its weights are folded before they are set here, so the
     network's output is the same. Raises CheckpointError.
     """
@@ -64,7 +64,7 @@ def load_starter_checkpoint(
         channels = int(c_in) - 1
         nr_mix = len(state["nin_out.lin_a.bias"]) // (10 if channels == 3 else 3)
         settings = (nr_resnet, int(nr_filters), nr_mix, channels, num_classes, fusion, dropout)
-        with torch.device("meta"):  # nothing is allocated before the shapes are known to agree
+        with torch.device("meta"):  # allocates nothing before the shapes are checked
             plan = dict(PixelCNN(*settings).named_modules())
         names = {theirs: ours for theirs, ours in _starter_names(nr_resnet).items() if ours in plan}
         used: set[str] = set()
@@ -82,13 +82,13 @@ def load_starter_checkpoint(
                 used.add(name)
         unknown = sorted(state.keys() - used)
         if unknown:
-            raise ValueError(f"it has {unknown[0]}, which the starter code has not")
+            raise ValueError(f"{unknown[0]} is not part of the starter code")
         net = PixelCNN(*settings)
         modules = dict(net.named_modules())
         for theirs, ours in names.items():
             v, g = state[f"{theirs}.weight_v"].float(), state[f"{theirs}.weight_g"].float()
             weight = v * (g / v.flatten(1).norm(dim=1).view_as(g))
-            padded = torch.zeros_like(modules[ours].weight)  # the maps of the class, which theirs has not, come last
+            padded = torch.zeros_like(modules[ours].weight)  # our one-hot class maps come last
             padded[:, : v.shape[1]] = weight.view(*weight.shape, 1, 1) if weight.dim() == 2 else weight
             modules[ours].weight = padded
             modules[ours].bias.copy_(state[f"{theirs}.bias"])

@@ -1,62 +1,67 @@
-"""Pictures of a study's trials: parallel coordinates, importance and correlation, curves, the ablation. PNG files."""
+"""Figures of a hyperparameter search: parallel coordinates, importances, learning curves, ablation."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from plots.figure import save_figure
 
-if TYPE_CHECKING:
-    from tuning.report import Group, TrialRow
+__all__ = ["Curve", "plot_ablation", "plot_curves", "plot_importance", "plot_parallel"]
 
-__all__ = ["plot_ablation", "plot_curves", "plot_importance", "plot_parallel"]
-
-NAMED = 12  # runs that get a line in the legend of the curves
+LEGEND_CURVES = 12  # curves with an entry in the legend
+DPI = 110
 
 
-def axis_places(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Where values lie on an axis from 0 to 1, and its ticks: logarithmic over two decades or more."""
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        low, high = min(values), max(values)
-        scale = math.log if low > 0 and high / low >= 100 else float
-        inverse = math.exp if scale is math.log else float
-        span = scale(high) - scale(low)
-        places = [(scale(value) - scale(low)) / span if span else 0.5 for value in values]
-        ticks = dict(zip(values, places, strict=True))
-        if len(ticks) > 8:
-            ticks = {inverse(scale(low) + place * span): place for place in (0, 0.25, 0.5, 0.75, 1)}
-        return places, [(place, f"{value:.4g}") for value, place in ticks.items()]
-    words = sorted({str(value) for value in values})
-    place = {word: index / (len(words) - 1) if len(words) > 1 else 0.5 for index, word in enumerate(words)}
-    return [place[str(value)] for value in values], [(at, word) for word, at in place.items()]
+@dataclass(frozen=True)
+class Curve:
+    """The learning curves of a trial.
+
+    Args:
+        label: for the legend.
+        reports: one an epoch, as in metrics.jsonl.
+        complete: whether the trial ran to its last epoch.
+    """
+
+    label: str
+    reports: Sequence[Mapping[str, Any]]
+    complete: bool
 
 
+# Not optuna.visualization: it needs pyplot, sorts settings by name, and draws poor trials over good ones and labels.
 def plot_parallel(
-    rows: Sequence["TrialRow"], names: Sequence[str], metric: str, goal: str, title: str, path: Path
+    settings: Sequence[Mapping[str, Any]], values: Sequence[float], goal: str, title: str, path: Path
 ) -> None:
-    """One line a trial through its settings to its metric at the right; the better, the darker."""
-    scores = [row.metrics[metric] for row in rows]
-    columns = [(name, *axis_places([row.settings[name] for row in rows])) for name in names]
-    columns.append((title, axis_places(scores)[0], []))  # the colour bar beside it has the numbers
-    figure = Figure(figsize=(2.5 + 1.7 * len(names), 4.5), layout="constrained")
+    """Parallel coordinates: a line per trial through its settings to its metric; the better, the darker.
+
+    Args:
+        settings: of each trial, all with the same keys in the same order; at least one trial.
+        values: the metric of each trial.
+        goal: maximize or minimize.
+        title: of the metric.
+        path: of the PNG.
+
+    Raises UserError where ``path`` cannot be written.
+    """
+    columns = [(name, *axis_positions([trial[name] for trial in settings])) for name in settings[0]]
+    columns.append((title, axis_positions(values)[0], {}))  # the colour bar beside it has the ticks
+    figure = Figure(figsize=(2.5 + 1.7 * len(settings[0]), 4.5), layout="constrained")
     axes = figure.add_subplot()
-    colours = ScalarMappable(Normalize(min(scores), max(scores)), "viridis_r" if goal == "maximize" else "viridis")
-    worst_first = sorted(range(len(rows)), key=lambda i: scores[i], reverse=goal == "minimize")
+    colours = ScalarMappable(Normalize(min(values), max(values)), "viridis_r" if goal == "maximize" else "viridis")
+    worst_first = sorted(range(len(values)), key=values.__getitem__, reverse=goal == "minimize")
     for i in worst_first:
-        heights = [places[i] for _, places, _ in columns]
-        axes.plot(range(len(columns)), heights, color=colours.to_rgba(scores[i]), alpha=0.85, linewidth=1.8)
+        heights = [positions[i] for _, positions, _ in columns]
+        axes.plot(range(len(columns)), heights, color=colours.to_rgba(values[i]), alpha=0.85, linewidth=1.8)
     for x, (_, _, ticks) in enumerate(columns):
         axes.axvline(x, color="0.5", linewidth=0.8, zorder=0)
-        for y, label in ticks:
+        for label, y in ticks.items():
             axes.annotate(
                 label, (x, y), (-4, 0), textcoords="offset points", ha="right", va="center", fontsize=8,
                 bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
@@ -67,13 +72,40 @@ def plot_parallel(
     axes.set(yticks=[], xlim=(-0.45, len(columns) - 0.9), ylim=(-0.06, 1.06))
     axes.spines[:].set_visible(False)
     figure.colorbar(colours, ax=axes, label=title, pad=0.02)
-    save_figure(figure, path, dpi=110)
+    save_figure(figure, path, DPI)
 
 
+def axis_positions(values: Sequence[Any]) -> tuple[list[float], dict[str, float]]:
+    """Positions of values on an axis from 0 to 1, and its ticks as label -> position.
+
+    Numbers that span two decades or more are on a logarithmic scale; other values than numbers are in sorted order.
+    """
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        low, high = min(values), max(values)
+        logarithmic = low > 0 and high / low >= 100
+        scale = (LogNorm if logarithmic else Normalize)(low, high)
+        ticks = sorted(set(values))
+        if len(ticks) > 8:
+            locator = LogLocator() if logarithmic else MaxNLocator(6)
+            ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+    else:
+        values = [str(value) for value in values]
+        ticks = sorted(set(values))
+        low, high = 0, len(ticks) - 1
+        scale = {tick: index / max(high, 1) for index, tick in enumerate(ticks)}.__getitem__
+    position = {value: float(scale(value)) if low < high else 0.5 for value in {*values, *ticks}}
+    labels = {tick if isinstance(tick, str) else f"{tick:.4g}": position[tick] for tick in ticks}
+    return [position[value] for value in values], labels
+
+
+# Not optuna.visualization: it has no correlations, which W&B shows beside the importances.
 def plot_importance(
     importances: Mapping[str, float], correlations: Mapping[str, float], title: str, path: Path
 ) -> None:
-    """Bars of each setting's importance, the largest above, and of its correlation: green up, red down."""
+    """Bars of the importance (0 to 1) and the correlation (-1 to 1) of each setting, the most important at the top.
+
+    A setting without a correlation is labelled as categorical. Raises UserError where ``path`` cannot be written.
+    """
     names = sorted(importances, key=importances.__getitem__)
     figure = Figure(figsize=(9, 1.5 + 0.4 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -86,59 +118,67 @@ def plot_importance(
             right.annotate(f"{value:+.2f}", (0, y), (-4 if value > 0 else 4, 0), textcoords="offset points",
                            ha="right" if value > 0 else "left", va="center", fontsize=8)  # fmt: skip
         else:
-            right.annotate("not a number", (0, y), ha="center", va="center", fontsize=8, color="0.5")
+            right.annotate("categorical", (0, y), ha="center", va="center", fontsize=8, color="0.5")
     right.axvline(0, color="black", linewidth=0.8)
     right.set(xlabel="correlation", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1))
-    figure.suptitle(f"What {title} depends on", fontsize=11)
-    save_figure(figure, path, dpi=110)
+    figure.suptitle(f"Influence of the settings on {title}", fontsize=11)
+    save_figure(figure, path, DPI)
 
 
-def plot_curves(rows: Sequence["TrialRow"], titles: Mapping[str, str], path: Path) -> None:
-    """Every run on the same axes: bits/dim, accuracy and, where measured, FID; ``rows`` come best first."""
-    keys = [key for key in ("val_bpd", "accuracy", "fid") if any(key in report for r in rows for report in r.history)]
+def plot_curves(curves: Sequence[Curve], titles: Mapping[str, str], path: Path) -> None:
+    """Learning curves of all trials, a panel per metric that was measured.
+
+    Args:
+        curves: best trial first; dotted where a trial is not complete.
+        titles: key of the reports -> title of the panel.
+        path: of the PNG.
+
+    Raises UserError where ``path`` cannot be written.
+    """
+    keys = [key for key in titles if any(key in report for curve in curves for report in curve.reports)]
     figure = Figure(figsize=(1 + 4.2 * max(1, len(keys)) + 2.5, 4), layout="constrained")
     panels = figure.subplots(1, max(1, len(keys)), squeeze=False)[0]
-    colours = colormaps["turbo"]
-    for i, row in enumerate(rows):
-        style = {"color": colours(0.05 + 0.9 * i / max(1, len(rows) - 1)), "marker": ".", "markersize": 4}
+    entries = {}  # of the legend
+    for i, curve in enumerate(curves):
+        style = {"color": colormaps["turbo"](0.05 + 0.9 * i / max(1, len(curves) - 1)), "marker": ".", "markersize": 4}
         style |= {"linewidth": 2.2 if i == 0 else 1.1, "zorder": 3 if i == 0 else 2}
-        style |= {"linestyle": "-" if row.state == "complete" else ":"}
-        label = f"trial {row.number}" + ("" if row.state == "complete" else f" ({row.state})")
-        for axes, key in zip(panels, keys, strict=False):
-            points = [(report["epoch"], report[key]) for report in row.history if key in report]
+        style |= {"linestyle": "-" if curve.complete else ":"}
+        for axes, key in zip(panels, keys, strict=False):  # one empty panel if nothing was measured
+            points = [(report["epoch"], report[key]) for report in curve.reports if key in report]
             if points:
-                axes.plot(*zip(*points, strict=True), label=label if i < NAMED else None, **style)
+                entries[curve.label] = axes.plot(*zip(*points, strict=True), **style)[0]
     for axes, key in zip(panels, keys, strict=False):
         axes.set(xlabel="epoch", ylabel=titles[key])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    handles, labels = legend_entries(panels)
-    if handles:
+    if entries:
+        labels = list(entries)[:LEGEND_CURVES]
+        handles = [entries[label] for label in labels]
         figure.legend(handles, labels, loc="outside right upper", fontsize=8, title="best first")
-    save_figure(figure, path, dpi=110)
+    save_figure(figure, path, DPI)
 
 
-def legend_entries(panels: Sequence[Axes]) -> tuple[list, list[str]]:
-    entries = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    return list(entries.values()), list(entries)
+def plot_ablation(groups: Mapping[str, Mapping[str, Sequence[float]]], titles: Mapping[str, str], path: Path) -> None:
+    """Mean and standard deviation of each metric by group, with a dot per seed.
 
+    Args:
+        groups: name of the group -> key of the metric -> one value per seed.
+        titles: key of the metric -> title of its panel.
+        path: of the PNG.
 
-def plot_ablation(groups: Sequence["Group"], keys: Sequence[str], titles: Mapping[str, str], path: Path) -> None:
-    """Mean and standard deviation of each metric by fusion, with the seeds as dots."""
-    figure = Figure(figsize=(1 + 3.6 * len(keys), 1.6 + 0.5 * len(groups)), layout="constrained")
-    panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
-    for axes, key in zip(panels, keys, strict=True):
-        for y, group in enumerate(groups):
-            values = group.values[key]
+    Raises UserError where ``path`` cannot be written.
+    """
+    figure = Figure(figsize=(1 + 3.6 * len(titles), 1.6 + 0.5 * len(groups)), layout="constrained")
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axes, (key, title) in zip(panels, titles.items(), strict=True):
+        for y, group in enumerate(groups.values()):
+            values = group[key]
             if values:
                 deviation = statistics.stdev(values) if len(values) > 1 else 0
                 axes.errorbar(statistics.mean(values), y, xerr=deviation, fmt="o", color="tab:blue", capsize=4)
                 axes.plot(values, [y] * len(values), ".", color="tab:orange")
-        axes.set(xlabel=titles[key])
+        axes.set(xlabel=title)
         axes.grid(alpha=0.3)
-    panels[0].set_yticks(range(len(groups)), [group.name for group in groups], parse_math=False)
+    panels[0].set_yticks(range(len(groups)), list(groups), parse_math=False)
     panels[0].set_ylim(len(groups) - 0.5, -0.5)
-    save_figure(figure, path, dpi=110)
+    save_figure(figure, path, DPI)

@@ -91,7 +91,7 @@ def test_a_file_that_is_missing_gets_a_row_and_one_without_an_extension_is_count
     assert [row["path"] for row in table] == [*paths[:2], *map(str, sorted(photos.rglob("*.png")))]
     assert [bool(row["error"]) for row in table] == [True, *[False] * 7] and "No such file" in table[0]["error"]
     told = capsys.readouterr()
-    assert "1 of 8" in told.err and f"passed over: 1 files without an image's extension, such as {paths[1]}" in told.out
+    assert "1 of 8" in told.err and f"skipped: 1 files without an image's extension, such as {paths[1]}" in told.out
 
 
 def test_a_prior_moves_labels_and_batches_do_not(checkpoint, photos, tmp_path):
@@ -169,7 +169,7 @@ def test_the_checkpoint_s_temperature_is_used(checkpoint, photos, tmp_path, caps
     assert classify.main(["--checkpoint", str(shipped), str(photos), "--out", str(out)]) == 0
     assert [float(row["confidence"]) for row in rows(out)] == pytest.approx([1 / 3] * 6, rel=1e-2)
     told = capsys.readouterr().out
-    assert "expected calibration error" in told and "F1 of each class: cat " in told
+    assert "expected calibration error" in told and "F1 per class: cat " in told
     assert (tmp_path / "reliability.png").exists()
     classify.main(["--checkpoint", str(shipped), str(photos), "--out", str(out), "--temperature", "1"])
     assert max(float(row["confidence"]) for row in rows(out)) > 0.5

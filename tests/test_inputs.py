@@ -294,7 +294,7 @@ def test_a_classification_killed_at_random_moments(checkpoint, tmp_path):
             time.sleep(0.005)
         error = process.communicate(timeout=300)[1]
         if process.returncode == 128 + signal.SIGTERM:
-            assert "--resume goes on" in error
+            assert "repeat the command with --resume" in error
         else:
             assert process.returncode in (-signal.SIGKILL, -signal.SIGTERM, 1), error
     assert cuts >= 3

@@ -1,4 +1,4 @@
-"""Random mirror images and small translations of the training images, drawn once an epoch."""
+"""Random mirror images and small translations of the training images, drawn once per epoch."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def draw_shifts(count: int, image_size: tuple[int, int], generator: torch.Genera
 
 
 def augment(images: Tensor, mirrored: Tensor, shifts: Tensor) -> Tensor:
-    """Images mirrored where ``mirrored`` [B] says so, then moved by ``shifts`` [B, 2]: [B, C, H, W] -> [B, C, H, W].
+    """Images mirrored where ``mirrored`` [B] is true, then moved by ``shifts`` [B, 2]: [B, C, H, W] -> [B, C, H, W].
 
     What moves in at a border is the reflection of what lies inside it.
     """

@@ -1,4 +1,4 @@
-"""What training minimises: bits/dim of images given their class, and the cross-entropy of the Bayes posterior.
+"""The training loss: bits/dim of images given their class, and the cross-entropy of the Bayes posterior.
 
 The sum of both is the hybrid of generative and discriminative training of Lasserre, Bishop and Minka (2006).
 """

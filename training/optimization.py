@@ -57,7 +57,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the network's weights as they are now."""
+        """Update the average with the network's present weights."""
         n = self.updates
         decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
         torch._foreach_lerp_(self._averages, self._currents, 1 - decay)

@@ -36,7 +36,7 @@ def read_reports(folder: Path) -> list[dict[str, Any]]:
     try:
         reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     except (OSError, ValueError) as error:
-        raise UserError(f"{printable(folder)} has no metrics.jsonl that can be read ({error})") from None
+        raise UserError(f"{printable(folder)} has no readable metrics.jsonl ({error})") from None
     if not any("accuracy" in report for report in reports):
         raise UserError(f"{printable(folder)} has no evaluation yet")
     return reports
@@ -68,7 +68,7 @@ def row(folder: Path) -> tuple[str, ...]:
 def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(ResultsSettings, __doc__, argv, positional="runs")
     if not settings.runs:
-        raise UserError("give the folders of runs")
+        raise UserError("give one or more folders of runs")
     rows = [row(Path(run)) for run in settings.runs]
     for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows):
         print(f"| {' | '.join(cells)} |")

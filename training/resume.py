@@ -1,4 +1,4 @@
-"""Going on with a run that was cut off: which one, and whether it is the same configuration."""
+"""Resuming an interrupted run: which one, and whether it has the same configuration."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ __all__ = ["find_run"]
 
 
 def find_run(settings: TrainSettings, argv: Sequence[str]) -> tuple[TrainSettings, Path | None]:
-    """The settings to train with, and the folder of the run to go on with, None for a new one.
+    """The settings to train with, and the folder of the run to resume, None for a new one.
 
     ``--resume DIR`` takes the settings of that run, which the flags in ``argv`` override as far as they may change;
     ``--resume auto`` takes the newest run of this configuration below --save_dir (or the one in --run_dir).
@@ -48,12 +48,12 @@ def run_settings(folder: Path) -> TrainSettings:
     """The settings of the run in ``folder``. Raises UserError."""
     config = folder / "config.yaml"
     if not config.is_file():
-        raise UserError(f"--resume {printable(folder)}: no run is there (no config.yaml); give a run's folder, or auto")
+        raise UserError(f"--resume {printable(folder)}: not a run (it has no config.yaml); give the folder of a run")
     return parse_settings(TrainSettings, "", ["--config", str(config)])
 
 
 def changes(settings: TrainSettings, saved: TrainSettings) -> list[str]:
-    """The settings that differ and must not."""
+    """The settings that differ and must be equal to resume."""
     names = [field.name for field in dataclasses.fields(TrainSettings) if field.name not in tagged("free")]
     return [name for name in names if getattr(settings, name) != getattr(saved, name)]
 
@@ -62,5 +62,5 @@ def refuse_changes(settings: TrainSettings, saved: TrainSettings, folder: Path) 
     for name in changes(settings, saved):
         raise UserError(
             f"--{name} {getattr(settings, name)}: the run in {printable(folder)} has {getattr(saved, name)}; "
-            "leave the flag out to go on with it, or begin a run in another folder"
+            "leave the flag out to resume it, or start a run in another folder"
         )

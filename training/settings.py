@@ -33,25 +33,25 @@ class TrainSettings:
     """Settings of a training run.
 
     Args:
-        dataset: digits (embedded), cpen455, cifar10, cifar100, mnist, fashion_mnist, svhn, or folder: class
+        dataset: digits (part of scikit-learn), cpen455, cifar10, cifar100, mnist, fashion_mnist, svhn, or folder: class
             sub-folders below --data_dir.
         data_dir: where the data set's files are or go; none means datasets/NAME.
         image_size: side in pixels, a multiple of 4 from 4 to 512; none means the data set's own.
         save_dir: each run makes one folder below this one.
         run_dir: the run's own folder instead; it must be new or empty.
         sample_dir: folder of the sample grids; none means samples/ in the run's folder.
-        resume: go on with a run that was cut off: its folder, or auto: the newest run of this configuration below
+        resume: resume an interrupted run: its folder, or auto: the newest run of this configuration below
             --save_dir (or in --run_dir), and a new one where there is none. Other flags may be left out.
         load_params: start from the weights of this checkpoint, or of a starter-code state dict.
-        tag: a word that the name of the run's folder carries.
-        nr_resnet: residual blocks a resolution (R), at least 1.
+        tag: a word in the name of the run's folder.
+        nr_resnet: residual blocks per resolution (R), at least 1.
         nr_filters: channels of the feature maps (F), at least 1.
         nr_logistic_mix: components of the mixture (K), at least 1.
         fusion: how the class enters: early (one-hot maps joined to the input), middle (embedding after every
             residual block), film (scale and shift of every block), none.
-        dropout: of the residual blocks, 0 to below 1; small networks on small images want little.
+        dropout: of the residual blocks, 0 to below 1; small networks on small images need little.
         init: default, or data (data-dependent: every convolution's output starts with mean 0 and deviation 1).
-        batch_size: images a step (of each process under torchrun), at least 1.
+        batch_size: images per step (of each process under torchrun), at least 1.
         max_epochs: passes over the training images, at least 1.
         lr: learning rate of Adam at its peak, above 0.
         lr_schedule: decay multiplies lr by --lr_decay after each step; cosine brings it to 0 at the end.
@@ -62,20 +62,20 @@ class TrainSettings:
             posterior; 0 is plain maximum likelihood. More than 0 takes the likelihoods of all C classes in one pass:
             C times the time and memory of a plain step, or 1 + k times with --negatives k.
         posterior_temperature: nats that log p(image | class) is divided by in that posterior, above 0.
-        negatives: wrong classes of an image that its posterior is taken over, chosen at random at each step; none
-            means all. Without effect where that weight is 0.
+        negatives: wrong classes per image in the cross-entropy, chosen at random at each step; none
+            means all. No effect where that weight is 0.
         grad_clip: largest norm of the gradient, of bits/dim; longer ones are scaled down to it; 0 is no limit.
-        ema: decay of the moving average of the weights that is evaluated, sampled from and shipped; 0 is none.
+        ema: decay of the moving average of the weights that is evaluated, sampled from and exported; 0 is none.
         augment: none, flip (mirror half of the images), or flip+shift (and move them by up to 1/16 of a side).
         precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
         compile: whether to compile the training step with torch.compile; none means on CUDA only. The first steps
             then take a minute or so.
-        cuda_graph: whether to run the training step as one CUDA graph, which is launched at once; for one process on a
-            CUDA GPU. Its numbers are those of the step without, up to rounding.
+        cuda_graph: whether to capture the training step as one CUDA graph; for one process on a
+            CUDA GPU. The numbers are those without it, up to rounding.
         seed: of the weights, the order of the images, dropout and the samples, 0 to 2^32 - 1.
-        deterministic: the same numbers at every repetition on CUDA too, with slower kernels there (how much slower has
-            not been measured); a CPU's are the same anyway, and it costs nothing there.
+        deterministic: bit-identical repetitions on CUDA too, with slower kernels (how much slower has
+            not been measured); a CPU is deterministic anyway.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         eval_interval: epochs between evaluations of all validation images, at least 1.
         sampling_interval: epochs between sample grids, also drawn after the last; 0 is never.
@@ -86,8 +86,8 @@ class TrainSettings:
         fid_weights: a copy of pytorch-fid's Inception weights; none means the file in torch's cache, downloaded if
             it is missing.
         save_interval: epochs between writes of last.pt, also written after the last, at least 1.
-        save_minutes: last.pt is also written when the last write is that long ago; 0 is never.
-        en_wandb: track the run with Weights & Biases too; without an API key or a network it does so offline.
+        save_minutes: last.pt is also written after this many minutes without a write; 0 is never.
+        en_wandb: track the run with Weights & Biases; offline where there is no API key or no network.
         wandb_project: on W&B; none means WANDB_PROJECT, else conditional-pixelcnn.
         wandb_entity: the W&B user or team; none means WANDB_ENTITY, else your own.
         wandb_name: of the W&B run; none means WANDB_NAME, else W&B makes one up.

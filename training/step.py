@@ -101,7 +101,7 @@ class TrainingStep:
         return parts
 
     def _update(self, images: Tensor, labels: Tensor) -> Tensor:
-        """What a CUDA graph can hold of a step: no number goes back to the host."""
+        """The part of a step that a CUDA graph can hold: no number is read back by the host."""
         parts = self._gradients(images, labels)
         self.scaler.unscale_(self.optimizer)
         norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
@@ -129,14 +129,14 @@ class TrainingStep:
                     f"a batch of {len(images)} does not fit in the memory of {self.device}: "
                     "lower --batch_size (or --nr_filters, --nr_resnet, --negatives)"
                 ) from None
-            if self.uncompiled is None or self._capturing:  # what is captured was compiled before
+            if self.uncompiled is None or self._capturing:  # compiled before the capture
                 raise
             reason = summary(error)
             if world_size() > 1:  # gradients may be on their way already
                 raise UserError(f"torch.compile failed ({reason}); use --compile false") from None
-            notify(f"warning: torch.compile failed ({reason}); training goes on uncompiled")
+            notify(f"warning: torch.compile failed ({reason}); training continues uncompiled")
             self.log_likelihood, self.uncompiled = self.uncompiled, None
-        self._set_seed()  # the same dropout as if nothing had been tried
+        self._set_seed()  # the same dropout as without the failed attempt
         return self._backward(images, labels)
 
     def _set_seed(self) -> None:
@@ -182,7 +182,7 @@ class TrainingStep:
             group |= before
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it, beside the weights and their moving average."""
+        """What a checkpoint holds beside the weights and their moving average."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -191,7 +191,7 @@ class TrainingStep:
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Go back to the state in a checkpoint, weights included.
+        """Restore the state in a checkpoint, weights included.
 
         Raises KeyError, RuntimeError, TypeError, ValueError or AttributeError for one of other contents.
         """

@@ -1,4 +1,4 @@
-"""Weights & Biases beside a run's own files. Nothing here may cost a run; wandb is imported only when asked for."""
+"""Tracking with Weights & Biases. A failure here never ends a run; wandb is imported only with --en_wandb."""
 
 import dataclasses
 import functools
@@ -32,10 +32,10 @@ class Tracker:
         """Log the numbers of an epoch."""
 
     def image(self, name: str, path: Path, epoch: int) -> None:
-        """Log a picture on disk."""
+        """Log an image file."""
 
     def finish(self) -> None:
-        """The run ended well."""
+        """The run succeeded."""
 
     def fail(self, reason: str) -> None:
         """The run ended early; ``reason`` is one line."""
@@ -74,7 +74,7 @@ def start_tracker(settings: TrainSettings, folder: Path, device: torch.device, r
     return WandbTracker(folder, {"config": config, **named}, settings.log_model)
 
 
-def harmless(method: Callable[..., None]) -> Callable[..., None]:
+def tolerate_failures(method: Callable[..., None]) -> Callable[..., None]:
     """``method`` of a WandbTracker, whose first exception in a run is a warning and whose others are ignored."""
 
     @functools.wraps(method)
@@ -83,9 +83,9 @@ def harmless(method: Callable[..., None]) -> Callable[..., None]:
             if self.run is not None:
                 method(self, *arguments)
         except Exception as error:
-            if not self.complained:
-                say(f"{method.__name__} failed ({summary(error)}); the run goes on, W&B may lack some of it")
-            self.complained = True
+            if not self.warned:
+                say(f"{method.__name__} failed ({summary(error)}); training continues, W&B may lack some of it")
+            self.warned = True
 
     return guarded
 
@@ -97,21 +97,21 @@ class WandbTracker(Tracker):
         """``options`` are of wandb.init; those that are None are left to the WANDB_ environment variables."""
         self.folder = folder
         self.log_model = log_model
-        self.complained = False
+        self.warned = False
         self.best: dict[str, float] = {}  # of each metric, so far
         self.reports: list[dict[str, Any]] = []
         self.run = None
         try:
             self.run = open_run({"dir": str(folder), **{k: v for k, v in options.items() if v is not None}})
         except Exception as error:
-            say(f"cannot start ({summary(error)}); the run goes on without it")
+            say(f"cannot start ({summary(error)}); training continues without it")
         self.prepare()
 
-    @harmless
+    @tolerate_failures
     def prepare(self) -> None:
         run = self.run
         run.define_metric("epoch")
-        run.define_metric("*", step_metric="epoch")  # a resumed run repeats epochs, and W&B's own step never goes back
+        run.define_metric("*", step_metric="epoch")  # a resumed run repeats epochs, and W&B's own step cannot decrease
         saved = {"id": run.id, "project": run.project, "entity": run.entity or None}
         (self.folder / RUN_FILE).write_text(json.dumps(saved) + "\n")
         metrics = self.folder / "metrics.jsonl"
@@ -123,7 +123,7 @@ class WandbTracker(Tracker):
         bests = {name: best_report(self.reports, name, metric.goal) for name, metric in METRICS.items()}
         self.best = {name: best[name] for name, best in bests.items() if best is not None}
 
-    @harmless
+    @tolerate_failures
     def report(self, values: dict[str, Any]) -> None:
         self.note_best(values)
         self.run.log(values)
@@ -133,17 +133,17 @@ class WandbTracker(Tracker):
             bests["accuracy"] = self.best["accuracy"]  # a sweep ranks runs by it, and best.pt has it
         self.run.summary.update(bests)
 
-    @harmless
+    @tolerate_failures
     def image(self, name: str, path: Path, epoch: int) -> None:
         import wandb
 
         self.run.log({name: wandb.Image(str(path)), "epoch": epoch})
 
-    @harmless
+    @tolerate_failures
     def finish(self) -> None:
         self.close(exit_code=0)
 
-    @harmless
+    @tolerate_failures
     def fail(self, reason: str) -> None:
         self.run.summary["failure"] = reason
         self.close(exit_code=1)
@@ -163,9 +163,9 @@ class WandbTracker(Tracker):
 
 
 def open_run(options: dict[str, Any]) -> Any:
-    """Start a wandb run; without a key or a server it is offline, and a line says why and how to sync it later.
+    """Start a wandb run; without a key or a server it is offline, and one line says why and how to sync it later.
 
-    Never asks on a terminal. Raises what wandb raises where not even an offline run can start.
+    Never prompts. Raises what wandb raises where not even an offline run can start.
     """
     import wandb
 
@@ -173,11 +173,9 @@ def open_run(options: dict[str, Any]) -> Any:
     options = {"project": defaults.project or PROJECT, **options}
     if os.environ.get("WANDB_SWEEP_ID"):
         options = {key: value for key, value in options.items() if key not in ("project", "entity", "id", "resume")}
-    patience = float(
-        os.environ.get("WANDB_FINISH_TIMEOUT", 600)
-    )  # seconds for the last uploads, wandb's own is for ever
+    patience = float(os.environ.get("WANDB_FINISH_TIMEOUT", 600))  # seconds for the last uploads; wandb has no limit
     options["settings"] = wandb.Settings(finish_timeout=patience, finish_timeout_raises=True)
-    reason = "WANDB_MODE says so"
+    reason = "WANDB_MODE is set"
     if defaults.mode == "online":
         try:
             if wandb.login(prompt=False, verify=True):

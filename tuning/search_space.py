@@ -1,4 +1,4 @@
-"""The distributions of a W&B sweep file, drawn from by Optuna."""
+"""The distributions of W&B sweep files, sampled with Optuna."""
 
 import dataclasses
 import math
@@ -6,13 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evaluation.metrics import is_finite
 from training.settings import TrainSettings
 from utils.errors import UserError
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-__all__ = ["Parameter", "parse_parameter"]
+__all__ = ["FOLDER_SETTINGS", "Parameter", "Value", "is_int", "parse_parameter"]
 
 Value = bool | int | float | str | None
 REQUIRED = object()
@@ -20,7 +21,7 @@ RANGE = {"min": REQUIRED, "max": REQUIRED}
 NORMAL = {"mu": 0.0, "sigma": 1.0}
 BETA = {"a": 1.0, "b": 1.0}
 QUANTISED = {"q": 1}
-DISTRIBUTIONS: dict[str, dict[str, Any]] = {  # W&B's names -> the keys of each, with their defaults
+DISTRIBUTIONS: dict[str, dict[str, Any]] = {  # name in W&B -> its keys and their defaults
     "constant": {"value": REQUIRED},
     "categorical": {"values": REQUIRED},
     "categorical_w_probabilities": {"values": REQUIRED, "probabilities": REQUIRED},
@@ -40,13 +41,19 @@ DISTRIBUTIONS: dict[str, dict[str, Any]] = {  # W&B's names -> the keys of each,
     "beta": BETA,
     "q_beta": BETA | QUANTISED,
 }
-EDGE = 1e-6  # quantiles are drawn from EDGE to 1 - EDGE: those of a normal distribution are infinite at 0 and 1
-OWN_FOLDER = {"run_dir", "save_dir", "sample_dir"}
+MARGIN = 1e-6  # quantile levels are sampled from [MARGIN, 1 - MARGIN]: a normal quantile is infinite at 0 and 1
+FOLDER_SETTINGS = {"run_dir", "save_dir", "sample_dir"}  # sweep.py sets them for every trial
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A setting and the distribution it is drawn from, with W&B's name and keys (defaults filled in)."""
+    """A setting and its distribution.
+
+    Args:
+        name: of the setting, as in TrainSettings.
+        distribution: name in W&B, a key of DISTRIBUTIONS.
+        options: the distribution's keys, defaults filled in.
+    """
 
     name: str
     distribution: str
@@ -54,14 +61,14 @@ class Parameter:
 
     @property
     def base(self) -> str:
-        """The distribution before rounding to multiples of q."""
+        """The distribution before quantisation to multiples of q."""
         return self.distribution.removeprefix("q_")
 
     def suggest(self, trial: "Trial") -> Value:
-        """A value for ``trial``.
+        """Sample a value for ``trial``.
 
-        Optuna has no normal, beta or weighted distribution and rounds otherwise than W&B: there it searches over
-        "NAME quantile" or "NAME unrounded", of which the value is a function.
+        Optuna has no normal, beta or weighted categorical distribution and quantises differently from W&B. For these,
+        Optuna's parameter is "NAME quantile" or "NAME unrounded", and the value is a function of it.
         """
         options = self.options
         if self.base == "categorical":
@@ -72,11 +79,11 @@ class Parameter:
             low, high, log = self.bounds()
             value = trial.suggest_float(f"{self.name} unrounded" if "q" in options else self.name, low, high, log=log)
         else:
-            value = self.quantile(trial.suggest_float(f"{self.name} quantile", EDGE, 1 - EDGE))
-        return rounded(value, options["q"]) if "q" in options else value
+            value = self.quantile(trial.suggest_float(f"{self.name} quantile", MARGIN, 1 - MARGIN))
+        return quantise(value, options["q"]) if "q" in options else value
 
     def bounds(self) -> tuple[float, float, bool]:
-        """Lowest and highest value, and whether the logarithm is what is uniform."""
+        """Lowest and highest value, and whether the distribution is uniform in the logarithm."""
         low, high = self.options["min"], self.options["max"]
         match self.base:
             case "log_uniform":
@@ -88,7 +95,7 @@ class Parameter:
         return low, high, False
 
     def quantile(self, u: float) -> Value:
-        """The value below which a fraction ``u`` of the distribution lies."""
+        """The value at quantile level ``u``, in (0, 1), of the distribution."""
         from scipy import stats
 
         options = self.options
@@ -107,7 +114,7 @@ class Parameter:
         return next(v for v, w in zip(options["values"][::-1], options["probabilities"][::-1], strict=True) if w > 0)
 
     def grid(self) -> list[Value]:
-        """Every value. Raises UserError for a distribution without an end of them."""
+        """All values. Raises UserError for a distribution that is not finite."""
         options = self.options
         if "values" in options:
             return options["values"]
@@ -115,28 +122,28 @@ class Parameter:
             return list(range(options["min"], options["max"] + 1))
         if self.distribution == "q_uniform":
             q = options["q"]
-            return [rounded(k * q, q) for k in range(round(options["min"] / q), round(options["max"] / q) + 1)]
+            return [quantise(k * q, q) for k in range(round(options["min"] / q), round(options["max"] / q) + 1)]
         raise UserError(f"{self.name}: a grid cannot hold {self.distribution}; give values")
 
 
-def rounded(value: float, q: float) -> float:
-    """The multiple of ``q`` next to ``value``; an int where ``q`` is one."""
+def quantise(value: float, q: float) -> float:
+    """The nearest multiple of ``q``, an int if ``q`` is one."""
     steps = round(value / q)
     return steps * q if isinstance(q, int) else float(f"{steps * q:.12g}")  # 0.3, not 0.30000000000000004
 
 
 def parse_parameter(name: str, options: Any) -> Parameter:
-    """One entry of ``parameters``. Raises UserError that names it."""
+    """Parse one entry of ``parameters`` of a sweep file. Raises UserError that names the entry."""
     if name not in {field.name for field in dataclasses.fields(TrainSettings)}:
-        raise UserError(f"parameters: pcnn_train.py has no setting {name} (its --help lists what there is)")
-    if name in OWN_FOLDER:
-        raise UserError(f"parameters: {name} cannot be swept; sweep.py gives every trial a folder of its own")
+        raise UserError(f"parameters: pcnn_train.py has no setting {name} (see its --help)")
+    if name in FOLDER_SETTINGS:
+        raise UserError(f"parameters: {name} cannot be swept; sweep.py makes a folder for every trial")
     if not isinstance(options, dict):
         raise UserError(f"{name}: give a mapping, as in {name}: {{values: [1, 2]}}")
     if "parameters" in options:
-        raise UserError(f"{name}: the key parameters is not supported; settings do not nest")
-    options = {key: scientific(value) for key, value in options.items()}
-    distribution = options.pop("distribution", None) or guess(name, options)
+        raise UserError(f"{name}: the key parameters is not supported; settings are not nested")
+    options = {key: parse_scientific(value) for key, value in options.items()}
+    distribution = options.pop("distribution", None) or infer_distribution(name, options)
     if not isinstance(distribution, str) or distribution not in DISTRIBUTIONS:
         raise UserError(f"{name}: the distribution {distribution} is not supported ({', '.join(DISTRIBUTIONS)})")
     if distribution == "categorical" and "probabilities" in options:
@@ -149,12 +156,12 @@ def parse_parameter(name: str, options: Any) -> Parameter:
         if key not in options and default is REQUIRED:
             raise UserError(f"{name}: {distribution} needs {key}")
     parameter = Parameter(name, distribution, {key: options.get(key, default) for key, default in known.items()})
-    check(parameter)
+    validate(parameter)
     return parameter
 
 
-def guess(name: str, options: dict[str, Any]) -> str:
-    """The distribution that W&B takes where none is named."""
+def infer_distribution(name: str, options: dict[str, Any]) -> str:
+    """The distribution that W&B assumes when the file names none."""
     if "value" in options:
         return "constant"
     if "values" in options:
@@ -164,48 +171,61 @@ def guess(name: str, options: dict[str, Any]) -> str:
     raise UserError(f"{name}: give value, values, min and max, or a distribution")
 
 
-def check(parameter: Parameter) -> None:
-    """Raise UserError unless the values and numbers of a parameter make sense."""
-    name, options = parameter.name, parameter.options
+def validate(parameter: Parameter) -> None:
+    """Raise UserError unless the options are valid for the distribution."""
+    validate_values(parameter.name, parameter.options)
+    validate_numbers(parameter.name, parameter.options)
+    validate_range(parameter)
+
+
+def validate_values(name: str, options: dict[str, Any]) -> None:
     if "values" in options:
         values = options["values"]
         if not isinstance(values, list) or not values or any(a == b for i, a in enumerate(values) for b in values[:i]):
-            raise UserError(f"{name}: values must be a list of one or more values, none of them twice")
+            raise UserError(f"{name}: values must be a list of one or more values without duplicates")
     for value in options.get("values", [options.get("value")]):
         if not isinstance(value, bool | int | float | str | None):
-            raise UserError(f"{name}: {value!r} is not supported as a value; give numbers, words or booleans")
+            raise UserError(f"{name}: {value!r} is not supported as a value; give numbers, strings or booleans")
     if "probabilities" in options:
         weights = options["probabilities"]
         if not isinstance(weights, list) or len(weights) != len(options["values"]):
             raise UserError(f"{name}: probabilities must be a list with one number for each of values")
         if not all(is_number(weight) and weight >= 0 for weight in weights) or sum(weights) <= 0:
             raise UserError(f"{name}: probabilities must be numbers of 0 or more, not all of them 0")
+
+
+def validate_numbers(name: str, options: dict[str, Any]) -> None:
     for key in ("min", "max", "q", "mu", "sigma", "a", "b"):
         if key in options and not is_number(options[key]):
             raise UserError(f"{name}: {key} is {options[key]!r}, not a number")
     for key in ("q", "sigma", "a", "b"):
         if key in options and options[key] <= 0:
             raise UserError(f"{name}: {key} is {options[key]}; it must be above 0")
-    logarithms = []
+
+
+def validate_range(parameter: Parameter) -> None:
+    name, base, options = parameter.name, parameter.base, parameter.options
+    exponents = []
     if "min" in options:
-        if options["min"] > options["max"]:
-            raise UserError(f"{name}: min {options['min']} is above max {options['max']}")
-        if parameter.distribution == "int_uniform" and not (is_int(options["min"]) and is_int(options["max"])):
+        low, high = options["min"], options["max"]
+        if low > high:
+            raise UserError(f"{name}: min {low} is above max {high}")
+        if base == "int_uniform" and not (is_int(low) and is_int(high)):
             raise UserError(f"{name}: min and max of int_uniform must be whole numbers")
-        if parameter.base.endswith("_values") and options["min"] <= 0:
-            raise UserError(f"{name}: min {options['min']} has no logarithm; it must be above 0")
-        if parameter.base in ("log_uniform", "inv_log_uniform"):
-            logarithms = [options["min"], options["max"]]
-    if parameter.base == "log_normal":
-        logarithms = [options["mu"] - 5 * options["sigma"], options["mu"] + 5 * options["sigma"]]
-    if any(abs(logarithm) > 700 for logarithm in logarithms):
+        if base.endswith("_values") and low <= 0:
+            raise UserError(f"{name}: min {low} has no logarithm; it must be above 0")
+        if base in ("log_uniform", "inv_log_uniform"):
+            exponents = [low, high]
+    if base == "log_normal":
+        exponents = [options["mu"] - 5 * options["sigma"], options["mu"] + 5 * options["sigma"]]
+    if any(abs(exponent) > 700 for exponent in exponents):
         raise UserError(f"{name}: {parameter.distribution} takes natural logarithms; exp of these overflows")
 
 
-def scientific(value: Any) -> Any:
-    """YAML reads 1e-4, without a point, as a word; people mean a number."""
+def parse_scientific(value: Any) -> Any:
+    """Convert strings like "1e-4" to floats: YAML 1.1 reads a number without a decimal point as a string."""
     if isinstance(value, list):
-        return [scientific(item) for item in value]
+        return [parse_scientific(item) for item in value]
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
         return float(value)
     return value
@@ -216,4 +236,4 @@ def is_int(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
+    return is_finite(value) and not isinstance(value, bool)

@@ -1,8 +1,6 @@
-"""Optuna's study of a sweep: its database, its search, its trials."""
+"""Optuna studies of sweeps: storage, sampler, pruner, and recovery of interrupted trials."""
 
 import json
-import os
-import socket
 import time
 import warnings
 from pathlib import Path
@@ -11,44 +9,51 @@ from typing import TYPE_CHECKING, Any
 from training.settings import TrainSettings
 from tuning.sweep_file import Sweep
 from utils.errors import UserError
+from utils.signals import Interruption
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
 
-__all__ = ["database", "open_storage"]
+__all__ = [
+    "count_trials", "load_study", "make_sampler", "open_storage", "open_study", "queue_again", "recover_trials",
+    "sqlite_url",
+]  # fmt: skip
 
-SETTLE = 5  # seconds in which a trial that begins has surely named its process
-HEARTBEAT = 60  # seconds between signs of life; after 3 without, other machines do a trial again
-ELSEWHERE = {"data_dir", "device", "en_wandb", "fid_weights"}  # may differ between machines that share a study
+HEARTBEAT = 10  # seconds between the heartbeats of a running trial
+GRACE_PERIOD = 30  # seconds without a heartbeat after which a running trial counts as interrupted
+MACHINE_SETTINGS = {"data_dir", "device", "en_wandb", "fid_weights"}  # may differ between machines that share a study
 
 
-def database(path: Path) -> str:
-    """The URL of a local SQLite file."""
+def sqlite_url(path: Path) -> str:
+    """The database URL of a local SQLite file."""
     return f"sqlite:///{path}"
 
 
-def open_storage(url: str) -> Any:
-    """Optuna's storage behind a database URL, with its tables. Raises UserError."""
+def open_storage(url: str) -> "RDBStorage":
+    """Open the Optuna storage at a database URL and create missing tables. Raises UserError."""
     import optuna
     from sqlalchemy.exc import DatabaseError
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a line per trial is ours
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # sweep.py prints its own line per trial
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    for patience in (3, 2, 1, 0):
+    for retries in (3, 2, 1, 0):
         try:
             return optuna.storages.RDBStorage(
                 url,
                 heartbeat_interval=HEARTBEAT,
-                grace_period=3 * HEARTBEAT,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+                grace_period=GRACE_PERIOD,
+                heartbeat_stale_trial_callback=retry_stale_trial,
             )
-        except Exception as error:  # SQLAlchemy's, a driver's, a missing driver's: all are about the URL
-            if patience and isinstance(error, DatabaseError):
-                time.sleep(1)  # another machine may be making the same tables
+        except Exception as error:  # from SQLAlchemy, a driver or a missing driver: all concern the URL
+            if retries and isinstance(error, DatabaseError):
+                time.sleep(1)  # another machine may be creating the same tables
                 continue
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"the database {hide_password(url)} cannot be opened ({reason})") from None
+            message = str(error).strip().splitlines()[0]  # the SQL statement and a link follow
+            raise UserError(f"the database {hide_password(url)} cannot be opened ({message})") from None
 
 
 def hide_password(url: str) -> str:
@@ -56,46 +61,74 @@ def hide_password(url: str) -> str:
 
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except Exception:  # no URL at all; it may hold a password all the same
+    except Exception:  # an invalid URL may still contain a password
         return "of --storage"
 
 
 def open_study(sweep: Sweep, name: str, storage: Any) -> "Study":
-    """The study called ``name``, made where there is none. Raises UserError where it searches something else."""
+    """Open or create the study ``name``. Raises UserError if an existing study has another search."""
     import optuna
 
     study = optuna.create_study(
-        study_name=name, storage=storage, direction=sweep.file.goal, load_if_exists=True, pruner=pruner(sweep)
+        study_name=name, storage=storage, direction=sweep.file.goal, load_if_exists=True, pruner=make_pruner(sweep)
     )
-    fixed = {key: value for key, value in sweep.fixed.items() if key not in ELSEWHERE}
     file = sweep.file
+    fixed = {key: value for key, value in sweep.fixed.items() if key not in MACHINE_SETTINGS}
     spec = {
         "method": file.method, "metric": file.metric, "goal": file.goal, "parameters": file.raw, "fixed": fixed,
     }  # fmt: skip
-    before = study.user_attrs.get("sweep")
-    if before is None:
+    stored = study.user_attrs.get("sweep")
+    if stored is None:
         study.set_user_attr("sweep", spec)
-    else:
-        spec = json.loads(json.dumps(spec))
-        for key in spec:
-            if before[key] != spec[key]:
-                raise UserError(
-                    f"the study {name} has other {key} ({json.dumps(before[key])}); "
-                    "repeat its command to go on with it, or begin another with --study NAME"
-                )
+        return study
+    for key, value in json.loads(json.dumps(spec)).items():  # the database holds JSON
+        if stored[key] != value:
+            raise UserError(
+                f"the study {name} has other {key} ({json.dumps(stored[key])}); "
+                "repeat its command to resume it, or start another with --study NAME"
+            )
     return study
 
 
-def pruner(sweep: Sweep) -> Any:
-    """Stops a trial whose best so far is worse than the median of the others, after a quarter of its epochs."""
+def load_study(name: str, save_dir: Path, url: str | None = None) -> "Study":
+    """Load a study of sweep.py.
+
+    Args:
+        name: of the study, or the path of its .db file.
+        save_dir: folder of the .db files.
+        url: a database to use instead of these files.
+
+    Raises UserError if there is no such study.
+    """
+    import optuna
+
+    file = Path(name) if name.endswith(".db") else save_dir / f"{name}.db"
+    if url is None and not file.is_file():
+        found = ", ".join(sorted(path.stem for path in save_dir.glob("*.db"))) or "none"
+        raise UserError(f"there is no study {name} ({file} is missing; studies of {save_dir}: {found})")
+    storage = open_storage(url or sqlite_url(file))
+    names = sorted(optuna.get_all_study_names(storage))
+    wanted = file.stem if name.endswith(".db") else name
+    if wanted not in names and len(names) == 1 and url is None:
+        wanted = names[0]  # the file was renamed
+    if wanted not in names:
+        raise UserError(f"there is no study {wanted} in this database (studies: {', '.join(names) or 'none'})")
+    study = optuna.load_study(study_name=wanted, storage=storage)
+    if "sweep" not in study.user_attrs:
+        raise UserError(f"the study {wanted} was not made by sweep.py")
+    return study
+
+
+def make_pruner(sweep: Sweep) -> "BasePruner":
+    """Prune a trial whose best value so far is worse than the median of the others, after a quarter of its epochs."""
     import optuna
 
     epochs = sweep.fixed.get("max_epochs", TrainSettings.max_epochs)
     return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs // 4)
 
 
-def sampler(sweep: Sweep, trial_number: int) -> "BaseSampler":
-    """Optuna's search; bayes and random draw anew for each trial, so that a resumed sweep repeats none."""
+def make_sampler(sweep: Sweep, trial_number: int) -> "BaseSampler":
+    """The sampler of a trial; bayes and random are seeded per trial, so that a resumed sweep repeats no sample."""
     import optuna
 
     if sweep.file.method == "grid":
@@ -107,50 +140,49 @@ def sampler(sweep: Sweep, trial_number: int) -> "BaseSampler":
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
 
 
-def is_interrupted(trial: Any) -> bool:
-    """Failed for no reason of its own; a trial that ran to an error carries the reason."""
-    return trial.state.name == "FAIL" and "failure" not in trial.user_attrs
-
-
-def is_mine(trial: Any) -> bool:
-    return trial.user_attrs.get("process") == [socket.gethostname(), os.getpid()]
-
-
-def counted(study: "Study") -> int:
-    """Trials that have run or are running."""
+def count_trials(study: "Study") -> int:
+    """The number of trials that are finished or running; interrupted ones do not count, as they are run again."""
     trials = study.get_trials(deepcopy=False)
     return sum(trial.state.name != "WAITING" and not is_interrupted(trial) for trial in trials)
 
 
-def abandoned(study: "Study") -> list[Any]:
-    """Trials that a dead sweep on this machine left running; those of others are found by their heartbeat.
+def is_interrupted(trial: "FrozenTrial") -> bool:
+    """Whether a trial was stopped from outside; a trial that failed by itself has a "failure" attribute."""
+    return trial.state.name == "FAIL" and "failure" not in trial.user_attrs
 
-    A trial that another sweep has just begun does not name its process yet, or names that of an earlier try: what
-    looks abandoned must look so again a while later.
+
+def recover_trials(study: "Study", interruption: Interruption) -> None:
+    """Queue the trials of killed sweeps again.
+
+    Waits up to the grace period while trials are running elsewhere, since it takes that long to find out that a sweep
+    was killed. Raises KeyboardInterrupt on a signal.
     """
-    suspects = {trial.number for trial in without_process(study)}
-    if not suspects:
-        return []
-    time.sleep(SETTLE)
-    return [trial for trial in without_process(study) if trial.number in suspects]
+    import optuna
+
+    end = time.monotonic() + GRACE_PERIOD + 2  # databases round to whole seconds
+    announced = False
+    while True:
+        optuna.storages.fail_stale_trials(study)
+        running = [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
+        if not running or time.monotonic() > end:
+            return
+        if not announced:
+            numbers = ", ".join(map(str, running))
+            print(f"waiting up to {GRACE_PERIOD} s to see whether trial {numbers} is still running", flush=True)
+            announced = True
+        time.sleep(0.5)
+        if interruption.signum is not None:
+            raise KeyboardInterrupt
 
 
-def without_process(study: "Study") -> list[Any]:
-    """Trials that run, but whose process, as far as they name it, is none of this machine now."""
-    running = [trial for trial in study.get_trials() if trial.state.name == "RUNNING"]
-    processes = [trial.user_attrs.get("process", [socket.gethostname(), 0]) for trial in running]
-    return [
-        trial
-        for trial, (host, pid) in zip(running, processes, strict=True)
-        if host == socket.gethostname() and not alive(pid)
-    ]
+def retry_stale_trial(study: "Study", trial: "FrozenTrial") -> None:
+    """Optuna's callback for a trial without heartbeats."""
+    print(f"trial {trial.number} was interrupted and is run again", flush=True)
+    queue_again(study, trial)
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return pid > 0 and pid != os.getpid()
+def queue_again(study: "Study", trial: "FrozenTrial") -> None:
+    """Queue a new trial with the settings of ``trial``."""
+    import optuna
+
+    optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)

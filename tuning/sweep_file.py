@@ -1,43 +1,38 @@
-"""Trials of a sweep with Optuna: each one the real pcnn_train.py in a process and a run folder of its own."""
+"""W&B sweep files, and the settings that the command line fixes."""
 
 import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from training.settings import TrainSettings
-from tuning.search_space import OWN_FOLDER, Parameter, Value, is_int, parse_parameter
+from tuning.search_space import FOLDER_SETTINGS, Parameter, Value, is_int, parse_parameter
 from utils.arguments import parse_settings
 from utils.errors import UserError, reason
 from utils.signals import Interruption
 
-if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
-    pass
+__all__ = ["Sweep", "SweepFile", "fix_settings", "fixed_settings", "parse_sweep", "read_sweep", "to_flags"]
 
-__all__ = ["Sweep", "SweepFile", "fix", "fixed_settings", "read_sweep"]
-
-TOP_KEYS = {"program", "method", "metric", "parameters", "name", "description", "project", "entity", "run_cap"}
+KEYS = {"program", "method", "metric", "parameters", "name", "description", "project", "entity", "run_cap"}
 
 
 @dataclass(frozen=True)
 class SweepFile:
-    """What a sweep file says.
+    """The content of a sweep file.
 
     Args:
-        name: of the file, without its ending.
+        name: of the file, without its extension.
         method: bayes, random or grid.
-        metric: the key of metrics.jsonl that counts.
-        goal: maximize or minimize it.
-        constants: settings with one value.
-        parameters: settings that are searched over, at least one.
-        raw: the file's words on these.
-        run_cap: at most so many trials, where given.
+        metric: the key of metrics.jsonl to optimise.
+        goal: maximize or minimize.
+        constants: settings with a single value.
+        parameters: settings to search over, at least one.
+        raw: ``parameters`` as they stand in the file.
+        run_cap: maximum number of trials; None for no limit.
     """
 
     name: str
@@ -52,15 +47,15 @@ class SweepFile:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file with what the command line adds.
+    """A sweep file together with the settings of the command line.
 
     Args:
         file: the search, without the settings that the command line fixes.
-        fixed: settings of every trial.
-        folder: gets trial_0000/, trial_0000.log, ...
+        fixed: settings shared by all trials.
+        folder: parent of trial_0000/, trial_0000.log, ...
         seed: of the search.
-        prune: stop trials that fall behind.
-        interruption: notes the signals that end the running trial.
+        prune: stop unpromising trials early.
+        interruption: records the signals that stop the running trial.
     """
 
     file: SweepFile
@@ -72,7 +67,7 @@ class Sweep:
 
 
 def read_sweep(path: str | Path) -> SweepFile:
-    """Read a W&B sweep file. Raises UserError that names the key that is wrong or not supported."""
+    """Read a W&B sweep file. Raises UserError that names an invalid or unsupported key."""
     try:
         content = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -86,14 +81,14 @@ def read_sweep(path: str | Path) -> SweepFile:
 
 
 def parse_sweep(content: Any, name: str) -> SweepFile:
-    """The sweep that the YAML ``content`` describes. Raises UserError."""
+    """The sweep described by the parsed YAML ``content``. Raises UserError."""
     if not isinstance(content, dict):
         raise UserError("a sweep file is a mapping with method, metric and parameters")
     for key in content:
         if key == "early_terminate":
-            raise UserError("early_terminate is not supported; sweep.py stops hopeless trials with --prune")
-        if key not in TOP_KEYS:
-            raise UserError(f"the key {key} is not supported (there are {', '.join(sorted(TOP_KEYS))})")
+            raise UserError("early_terminate is not supported; use sweep.py --prune to stop unpromising trials")
+        if key not in KEYS:
+            raise UserError(f"the key {key} is not supported (supported: {', '.join(sorted(KEYS))})")
     method = content.get("method")
     if method not in ("bayes", "random", "grid"):
         raise UserError(f"method is {method!r}; give bayes, random or grid")
@@ -101,52 +96,52 @@ def parse_sweep(content: Any, name: str) -> SweepFile:
         raise UserError(f"program is {content['program']!r}; sweep.py runs pcnn_train.py")
     run_cap = content.get("run_cap")
     if run_cap is not None and not (is_int(run_cap) and run_cap > 0):
-        raise UserError(f"run_cap is {run_cap!r}; give a number of trials, at least 1")
+        raise UserError(f"run_cap is {run_cap!r}; give a number of trials of 1 or more")
 
     metric = content.get("metric")
     if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
         raise UserError("metric must have a name, as in metric: {name: accuracy, goal: maximize}")
     for key in metric:
         if key not in ("name", "goal"):
-            raise UserError(f"metric: the key {key} is not supported (there are name and goal)")
-    goal = metric.get("goal", "minimize")  # as W&B has it
+            raise UserError(f"metric: the key {key} is not supported (supported: name, goal)")
+    goal = metric.get("goal", "minimize")  # the default of W&B
     if goal not in ("minimize", "maximize"):
         raise UserError(f"metric: goal is {goal!r}; give maximize or minimize")
 
     raw = content.get("parameters")
     if not isinstance(raw, dict):
-        raise UserError("parameters must be a mapping from settings to their values")
+        raise UserError("parameters must be a mapping from settings to values")
     parameters = [parse_parameter(name, options) for name, options in raw.items()]
     constants = {p.name: p.options["value"] for p in parameters if p.distribution == "constant"}
     parameters = [p for p in parameters if p.distribution != "constant"]
     if method == "grid":
         parameters = [Parameter(p.name, "categorical", {"values": p.grid()}) for p in parameters]
     if not parameters:
-        raise UserError("parameters has no setting to search over; give one of them values, or min and max")
+        raise UserError("parameters has no setting to search over; give at least one values, or min and max")
     raw = {p.name: raw[p.name] for p in parameters}
     return SweepFile(name, method, metric["name"], goal, constants, parameters, raw, run_cap)
 
 
-def fix(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
-    """The sweep with settings fixed by ``assignments``, each "key=value", instead of searched. Raises UserError."""
+def fix_settings(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
+    """Fix settings by ``assignments``, each "key=value", instead of searching over them. Raises UserError."""
     constants = dict(sweep.constants)
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
             raise UserError(f"--set {assignment}: give KEY=VALUE, as in --set max_epochs=2")
         constants[key] = value
-    left = [parameter for parameter in sweep.parameters if parameter.name not in constants]
-    if not left:
-        raise UserError("--set leaves no setting to search over; fix fewer of them")
-    raw = {parameter.name: sweep.raw[parameter.name] for parameter in left}
-    return dataclasses.replace(sweep, constants=constants, parameters=left, raw=raw)
+    remaining = [parameter for parameter in sweep.parameters if parameter.name not in constants]
+    if not remaining:
+        raise UserError("--set leaves no setting to search over; fix fewer settings")
+    raw = {parameter.name: sweep.raw[parameter.name] for parameter in remaining}
+    return dataclasses.replace(sweep, constants=constants, parameters=remaining, raw=raw)
 
 
 def fixed_settings(sweep: SweepFile, flags: Sequence[str] = (), en_wandb: bool = False) -> dict[str, Value]:
-    """Settings that all trials share: the file's constants, over ``flags`` of pcnn_train.py, over the defaults.
+    """The settings shared by all trials: constants of the file override ``flags`` of pcnn_train.py.
 
-    Only those that were named or are not the default. Raises UserError for what pcnn_train.py would not take, a
-    value of a searched setting included.
+    Settings at their defaults are left out unless they are constants. Raises UserError for a value that pcnn_train.py
+    would reject, including the listed values of searched settings.
     """
     constants = {**sweep.constants, "en_wandb": en_wandb}
     argv = [*flags, *to_flags(constants)]
@@ -155,16 +150,16 @@ def fixed_settings(sweep: SweepFile, flags: Sequence[str] = (), en_wandb: bool =
         for value in parameter.options.get("values", []):
             parse_settings(TrainSettings, "", [*argv, *to_flags({parameter.name: value})])
     defaults, searched = TrainSettings(), {parameter.name for parameter in sweep.parameters}
-    named = {
+    fixed = {
         name: value
         for name, value in dataclasses.asdict(settings).items()
         if name not in searched and (name in constants or value != getattr(defaults, name))
     }
-    for name in OWN_FOLDER & named.keys():
-        raise UserError(f"--{name} cannot be given to trials; sweep.py makes their folders (--save_dir)")
-    return named
+    for name in FOLDER_SETTINGS & fixed.keys():
+        raise UserError(f"--{name} cannot be given to trials; sweep.py makes a folder for every trial (--save_dir)")
+    return fixed
 
 
 def to_flags(settings: dict[str, Any]) -> list[str]:
-    """Settings as flags of pcnn_train.py."""
+    """Settings as command-line flags of pcnn_train.py."""
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]

@@ -1,87 +1,79 @@
-"""One trial: pcnn_train.py in a process and a run folder of its own."""
+"""One trial of a sweep: pcnn_train.py in its own process and run folder."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.metrics import best_report, is_finite
-from tuning.study import sampler
+from evaluation.metrics import METRICS, best_report, is_finite
 from tuning.sweep_file import Sweep, to_flags
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Trial
 
-__all__ = ["Sweep"]
+__all__ = ["TrialFailed", "best_metrics", "run_trial"]
 
 PROGRAM = Path(__file__).resolve().parents[1] / "pcnn_train.py"
-POLL = 0.5  # seconds between looks at a running trial's metrics.jsonl
-KEPT = ("epoch", "train_bpd", "val_bpd", "accuracy", "fid")  # of each report, so that --report needs no run folder
+POLL_INTERVAL = 0.5  # seconds
+STORED_KEYS = ("epoch", "train_bpd", *METRICS)  # kept in the database, so that a report needs no run folders
 
 
 class TrialFailed(Exception):
-    """The reason, one line."""
+    """A run that failed; the message is the reason, on one line."""
 
 
-def run_trial(sweep: Sweep, study: "Study", trial: "Trial") -> float:
-    """Train once and return the best value of the metric. Raises TrialFailed, optuna.TrialPruned."""
+def run_trial(sweep: Sweep, trial: "Trial") -> float:
+    """Train once and return the best value of the metric.
+
+    Stores settings, reports, best metrics and duration as user attributes of the trial. Raises TrialFailed,
+    optuna.TrialPruned, and KeyboardInterrupt on a signal.
+    """
     import optuna
 
     start = time.monotonic()
-    trial.set_user_attr("process", [socket.gethostname(), os.getpid()])
-    if sweep.file.method != "grid":
-        study.sampler = sampler(sweep, trial.number)
+    metric = sweep.file.metric
     sampled = {parameter.name: parameter.suggest(trial) for parameter in sweep.file.parameters}
     folder = new_folder(sweep.folder, trial.number)
+    log = folder.with_suffix(".log")
     trial.set_user_attr("settings", sampled)
     trial.set_user_attr("fixed", {key: value for key, value in sweep.fixed.items() if key != "en_wandb"})
     trial.set_user_attr("run_folder", str(folder.resolve()))
-    flags = to_flags({**sweep.fixed, **sampled, "run_dir": str(folder)})
-    with open(folder.with_suffix(".log"), "w") as log:
-        log.write(f"{' '.join(flags)}\n")
-        log.flush()
-        process = subprocess.Popen(
-            [sys.executable, "-u", str(PROGRAM), *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    pruned = False
-    reported = 0
+    process = start_training(to_flags({**sweep.fixed, **sampled, "run_dir": str(folder)}), log)
+    pruned, reported = False, 0
     try:
         while process.poll() is None and not pruned:
-            time.sleep(POLL)
+            time.sleep(POLL_INTERVAL)
             if sweep.interruption.signum is not None:
-                raise KeyboardInterrupt  # here, and not in the middle of what a library does
-            rows = read_metrics(folder)
-            reported = report(trial, sweep.file.metric, rows, reported)
+                raise KeyboardInterrupt  # only here: a signal handler could interrupt a database transaction
+            reported = report_metric(trial, metric, read_reports(folder), reported)
             pruned = sweep.prune and reported > 0 and process.poll() is None and trial.should_prune()
     finally:
-        stop(process)
-    rows = read_metrics(folder)
-    report(trial, sweep.file.metric, rows, reported)
+        terminate(process)
+    reports = read_reports(folder)
+    report_metric(trial, metric, reports, reported)
     trial.set_user_attr("seconds", round(time.monotonic() - start, 1))
-    trial.set_user_attr("history", [{key: row[key] for key in KEPT if key in row} for row in rows])
-    best = best_metrics(rows, sweep.file.metric, sweep.file.goal)
+    trial.set_user_attr("history", [{key: report[key] for key in STORED_KEYS if key in report} for report in reports])
+    best = best_metrics(reports, metric, sweep.file.goal)
     if best is not None:
         trial.set_user_attr("metrics", best)
     if pruned:
         raise optuna.TrialPruned
-    reason = None
+    failure = None
     if process.returncode != 0:
-        reason = last_line(folder.with_suffix(".log"), process.returncode)
+        failure = failure_reason(log, process.returncode)
     elif best is None:
-        reason = f"the run reported no {sweep.file.metric}"
-    if reason:
-        trial.set_user_attr("failure", reason)
-        raise TrialFailed(reason)
-    return best[sweep.file.metric]
+        failure = f"the run reported no {metric}"
+    if failure:
+        trial.set_user_attr("failure", failure)
+        raise TrialFailed(failure)
+    return best[metric]
 
 
 def new_folder(parent: Path, number: int) -> Path:
-    """A path for the run that nothing lies at: pcnn_train.py makes the folder and wants it new."""
+    """An unused path for a run folder and its log; pcnn_train.py creates the folder."""
     path, count = parent / f"trial_{number:04d}", 1
     while path.exists() or path.with_suffix(".log").exists():
         count += 1
@@ -89,8 +81,17 @@ def new_folder(parent: Path, number: int) -> Path:
     return path
 
 
-def stop(process: subprocess.Popen) -> None:
-    """End a process that still runs; ask first."""
+def start_training(flags: list[str], log: Path) -> subprocess.Popen:
+    """Start pcnn_train.py; ``log`` gets the flags, then its output."""
+    with open(log, "w") as file:
+        file.write(f"{' '.join(flags)}\n")
+        file.flush()
+        command = [sys.executable, "-u", str(PROGRAM), *flags]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+
+
+def terminate(process: subprocess.Popen) -> None:
+    """End a process if it is running: SIGTERM, and SIGKILL after 10 seconds."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -100,37 +101,37 @@ def stop(process: subprocess.Popen) -> None:
             process.wait()
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl so far."""
+def read_reports(folder: Path) -> list[dict[str, Any]]:
+    """The reports of a run so far, one an epoch; none before the first. The run replaces metrics.jsonl atomically."""
     try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def report(trial: "Trial", metric: str, rows: list[dict[str, Any]], reported: int) -> int:
-    """Tell Optuna the metric of the rows after the first ``reported``; returns how many rows there are."""
-    for row in rows[reported:]:
-        if is_finite(row.get(metric)):
-            trial.report(row[metric], row["epoch"])
-    return len(rows)
+def report_metric(trial: "Trial", metric: str, reports: list[dict[str, Any]], reported: int) -> int:
+    """Pass the metric of the reports after the first ``reported`` to Optuna; returns the number of reports."""
+    for report in reports[reported:]:
+        if is_finite(report.get(metric)):
+            trial.report(report[metric], report["epoch"])
+    return len(reports)
 
 
-def best_metrics(rows: list[dict[str, Any]], metric: str, goal: str) -> dict[str, Any] | None:
-    """The numbers of the best epoch, and the run's lowest fid, which is not measured at every epoch."""
-    best = best_report(rows, metric, goal)
+def best_metrics(reports: list[dict[str, Any]], metric: str, goal: str) -> dict[str, Any] | None:
+    """The metrics of the best epoch, with the lowest FID of the run, which is not measured in every epoch."""
+    best = best_report(reports, metric, goal)
     if best is None:
         return None
-    lowest = best_report(rows, "fid", "minimize")
-    return {key: best[key] for key in (*KEPT, metric) if key in best} | ({"fid": lowest["fid"]} if lowest else {})
+    lowest = best_report(reports, "fid", "minimize")
+    metrics = {key: best[key] for key in dict.fromkeys((*STORED_KEYS, metric)) if key in best}
+    return metrics | ({"fid": lowest["fid"]} if lowest else {})
 
 
-def last_line(log: Path, returncode: int) -> str:
-    """Why a run ended: the last line it wrote, at most 300 characters."""
+def failure_reason(log: Path, returncode: int) -> str:
+    """Why a run failed: the last line of its output, at most 300 characters."""
     lines = [line for line in log.read_text(errors="replace").splitlines()[1:] if line.strip()]
     lines = [line for line in lines if not line.startswith("wandb:")]  # written after the error
-    said = lines[-1].strip()[:300] if lines else "it wrote nothing"
+    last = lines[-1].strip()[:300] if lines else "no output"
     if returncode < 0:
-        return f"killed by {signal.Signals(-returncode).name} (out of memory?); last line: {said}"
-    return said
+        return f"killed by {signal.Signals(-returncode).name} (out of memory?); last line: {last}"
+    return last

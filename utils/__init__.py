@@ -1,1 +1,1 @@
-"""What every package uses and that knows nothing of networks or images."""
+"""Utilities shared by all packages, independent of networks and images."""

@@ -1,4 +1,4 @@
-"""Command lines and YAML files as typed settings, and the exit status of a script."""
+"""Typed settings from command lines and YAML files, and the exit status of a script."""
 
 import dataclasses
 import json
@@ -18,8 +18,8 @@ from utils.text import one_line
 
 __all__ = ["Fraction", "Seed", "bare_flag", "join_list", "parse_settings", "run_script"]
 
-Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<", 1)], docstring="a number from 0 to below 1")
-Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="a whole number from 0 to below 2^32")
+Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<", 1)], docstring="a number in [0, 1)")
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="an integer in [0, 2^32)")
 Settings = TypeVar("Settings")
 
 
@@ -41,18 +41,18 @@ def parse_settings(
     except UnicodeDecodeError:
         raise UserError("the file of --config is not UTF-8 text; give a YAML file") from None
     except ArgumentError as error:
-        raise UserError(f"{reason(error)} (--help lists what there is)") from None
+        raise UserError(f"{reason(error)} (--help lists all flags)") from None
     plain = {field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     for name, kind in get_type_hints(settings).items():
-        if plain[name] is None and type(None) not in get_args(kind):  # a null of a YAML file, which jsonargparse takes
-            raise UserError(f"{name} has no value; give one, or leave it out (--help lists what there is)")
+        if plain[name] is None and type(None) not in get_args(kind):  # a null in a YAML file passes jsonargparse
+            raise UserError(f"{name} has no value; give one, or leave it out (--help lists all flags)")
         if isinstance(plain[name], float) and not math.isfinite(plain[name]):
             raise UserError(f"{name} is {plain[name]}; give a finite number")
     return settings(**plain)
 
 
 def bare_flag(argv: Sequence[str], flag: str) -> list[str]:
-    """``flag`` of true or false alone as ``flag=true``, as jsonargparse wants a value."""
+    """Rewrite a bare boolean ``flag`` to ``flag=true``, as jsonargparse requires a value."""
     values = ("true", "false", "yes", "no")
     follows = [*argv[1:], ""]
     return [f"{a}=true" if a == flag and b.lower() not in values else a for a, b in zip(argv, follows, strict=True)]
@@ -69,10 +69,10 @@ def _plain(value: Any) -> Any:
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Call ``main`` and exit with its status; a mistake is one line and status 2, a signal one line and 128 + it."""
+    """Call ``main`` and exit with its status; user errors are one line and status 2, signals one line and 128 + it."""
     try:
         status = main()
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # threads of torch.distributed at times abort the usual way out
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # threads of torch.distributed may abort a normal exit
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status or 0)
@@ -83,9 +83,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        print(
-            "error: not enough memory; a smaller network, smaller images or a smaller batch want less", file=sys.stderr
-        )
+        print("error: not enough memory; use a smaller network, smaller images or a smaller batch", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
@@ -96,7 +94,7 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def join_list(argv: Sequence[str], flag: str, belongs: Callable[[str], bool]) -> list[str]:
-    """Rewrite ``flag a b c`` to ``flag=["a", "b", "c"]``, as jsonargparse reads lists, as far as values belong."""
+    """Rewrite ``flag a b c`` to ``flag=["a", "b", "c"]``, as jsonargparse reads lists, while values belong."""
     argv = list(argv)
     start = argv.index(flag) + 1 if flag in argv else len(argv)
     stop = start

@@ -12,17 +12,17 @@ T = TypeVar("T")
 
 
 def capture(function: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
-    """A graph of what ``function`` launches on the current device, and its result; nothing is computed yet.
+    """A graph of the kernels of ``function`` on the current device, and its result; nothing is computed yet.
 
-    ``function`` must have run before, so that libraries have chosen algorithms and allocated what they keep. It must
-    read no number back to the host, and what a replay should find again must stay in the same memory. Raises what
-    ``function`` raises.
+    ``function`` must have run before, so that libraries have chosen algorithms and allocated workspaces. It must not
+    synchronize with the host, and tensors that a replay reads must stay in the same memory. Raises what ``function``
+    raises.
     """
     graph = torch.cuda.CUDAGraph()
     inference = torch.is_inference_mode_enabled()
     failure: Exception | None = None
     try:
-        # the generator's state, which all graphs share, must be no tensor of inference mode
+        # the generator's state, shared by all graphs, must not be an inference tensor
         with torch.inference_mode(False), torch.cuda.graph(graph, stream=torch.cuda.Stream()):
             try:
                 with torch.inference_mode(inference):
@@ -31,16 +31,16 @@ def capture(function: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
                 failure = error
                 raise
     except Exception:
-        if failure is not None:  # not the failure to end the capture, which follows from it
+        if failure is not None:  # not the consequent failure to end the capture
             raise failure from None
         raise
     return graph, result
 
 
 class GraphedFunction:
-    """Calls ``function`` a few times as it is, then captures it as a CUDA graph and replays that at every call.
+    """Calls ``function`` eagerly a few times, then captures it as a CUDA graph, replayed at every call.
 
-    Random numbers follow torch's generator as they do without a graph. Inputs keep their shapes.
+    Random numbers follow torch's generator as in eager mode. Input shapes must not change.
 
     Args:
         function: of tensors on a CUDA device -> a tensor, which the next call overwrites; see `capture`.
@@ -70,7 +70,7 @@ class GraphedFunction:
         return self.output
 
     def _on_side_stream(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """As autograd wants it before a capture, so that no kernel of it lands on the main stream."""
+        """Required before a capture, so that autograd launches no kernels on the main stream."""
         self.side = self.side or torch.cuda.Stream()
         here = torch.cuda.current_stream()
         self.side.wait_stream(here)

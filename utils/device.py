@@ -1,4 +1,4 @@
-"""The device that a script works on: which one, and how it computes."""
+"""Selection of the device and of its numerical settings."""
 
 import os
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ __all__ = ["cudnn_benchmark", "pick_device"]
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called ``name``, made the current one; "auto" is CUDA where there is a GPU, else the CPU.
+    """The device called ``name``, made the current one; "auto" is CUDA if there is a GPU, else the CPU.
 
-    A CUDA device comes with its number: under torchrun each process has the GPU of its LOCAL_RANK. From then on fp32
-    is fp32 in convolutions too, where cuDNN would round to the 10 bits of TF32.
+    A CUDA device has an index: under torchrun, each process uses the GPU of its LOCAL_RANK. Disables TF32, in which
+    cuDNN would round fp32 convolutions to 10 bits.
 
-    Raises UserError for a device that is not here, or that several processes would share.
+    Raises UserError for a device that is unavailable, or that several processes would share.
     """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver that is too old counts as well
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0  # also 0 if the driver is too old
     if name == "auto":
         name = "cuda" if gpus else "cpu"
     device = known_device(name)
@@ -34,7 +34,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def known_device(name: str) -> torch.device | None:
-    """The device called ``name``, None where that is no CPU or CUDA device."""
+    """The device called ``name``, or None if it is not a CPU or CUDA device."""
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -43,7 +43,7 @@ def known_device(name: str) -> torch.device | None:
 
 
 def own_gpu(number: int | None, gpus: int) -> int:
-    """The GPU of this process: ``number``, or where that is None LOCAL_RANK. Raises UserError."""
+    """The GPU of this process: ``number``, or LOCAL_RANK if None. Raises UserError."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if processes > 1 and number is not None:
         raise UserError(f"--device cuda:{number} puts all {processes} processes on one GPU; use --device cuda")
@@ -56,19 +56,19 @@ def own_gpu(number: int | None, gpus: int) -> int:
 
 
 def works(device: torch.device) -> bool:
-    """Whether tensors can be made on the device. Raises UserError where only its memory is wanting."""
+    """Whether tensors can be created on the device. Raises UserError if it is only out of memory."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         if "out of memory" in str(error):
-            raise UserError(f"--device {device}: no memory is free there; end other programs, or use cpu") from None
+            raise UserError(f"--device {device}: no memory is free there; stop other programs, or use cpu") from None
         return False
     return True
 
 
 @contextmanager
 def cudnn_benchmark(enabled: bool) -> Iterator[None]:
-    """Inside, cuDNN searches for the fastest algorithm of each new shape: for shapes that repeat."""
+    """Inside, cuDNN benchmarks algorithms for each new shape: useful if shapes repeat."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = enabled
     try:

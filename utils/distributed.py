@@ -1,4 +1,4 @@
-"""Several processes of torchrun as one run: who is who, and what they tell each other."""
+"""Distributed runs under torchrun: process group, ranks and communication."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -29,27 +29,27 @@ PATIENCE = timedelta(hours=6)  # the others wait while the main process draws sa
 
 
 def rank() -> int:
-    """The number of this process, from 0; 0 is the main process, which alone writes and tracks."""
+    """The number of this process, from 0; 0 is the main process, which alone writes files and logs."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes work together."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the other processes where torchrun started several: NCCL between GPUs, Gloo between CPUs."""
+    """Join the process group if torchrun started several processes: NCCL between GPUs, Gloo between CPUs."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    # the same in all processes of a machine, whatever their number
+    # has the same value in all processes of a machine
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield
-        dist.barrier()  # one that leaves early takes the connection of the others along
+        dist.barrier()  # a process that exits early breaks the others' connections
     finally:
         dist.destroy_process_group()
 
@@ -73,7 +73,7 @@ def from_main(value: T) -> T:
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
 
@@ -81,7 +81,7 @@ def barrier() -> None:
 def shared_batches(count: int, batch_size: int, first: int = 0) -> list[range]:
     """This process's batches of the numbers ``first`` .. ``count`` - 1, of up to ``batch_size`` numbers each.
 
-    Batch b is of process b modulo `world_size`. All processes have the same number of batches, the last of which may be
+    Process b modulo `world_size` has batch b. All processes have the same number of batches, the last of which may be
     empty; `in_order` is the inverse.
     """
     joint = batch_size * world_size()
@@ -95,7 +95,7 @@ def in_order(batches: list[list[T]]) -> list[T]:
 
 
 def main_first(work: Callable[[], T]) -> T:
-    """``work`` done by the main process, then by the others: what is downloaded is downloaded once."""
+    """Run ``work`` in the main process, then in the others, so that files are downloaded once."""
     if rank() > 0:
         barrier()
         return work()
@@ -105,7 +105,7 @@ def main_first(work: Callable[[], T]) -> T:
 
 
 def all_max(*numbers: int) -> list[int]:
-    """The largest of the processes' numbers, for each of ``numbers``, in each process."""
+    """The maximum over processes of each of ``numbers``, in each process."""
     if world_size() == 1:
         return list(numbers)
     tensor = torch.tensor(numbers)
@@ -114,7 +114,7 @@ def all_max(*numbers: int) -> list[int]:
 
 
 def all_mean(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of the processes' tensors, in each of them."""
+    """The mean of ``tensor`` over processes, in each of them."""
     if world_size() == 1:
         return tensor
     total = tensor.clone()

@@ -1,4 +1,4 @@
-"""Errors that reach a person as one line, and other libraries' errors in that form."""
+"""Errors shown to the user as one line, and one-line forms of other errors."""
 
 import textwrap
 
@@ -6,11 +6,11 @@ __all__ = ["CheckpointError", "DataError", "UserError", "reason", "summary"]
 
 
 class UserError(Exception):
-    """A mistake of the person at the shell; the message is one line that says what was wrong and what to do."""
+    """A user error; the message is one line with the problem and what to do."""
 
 
 class DataError(UserError, ValueError):
-    """A mistake about data."""
+    """Missing or invalid data."""
 
 
 class CheckpointError(UserError, ValueError):
@@ -23,7 +23,7 @@ def reason(error: BaseException) -> str:
 
 
 def summary(error: BaseException) -> str:
-    """What went wrong on one line: the message of a `UserError`, of others their type too, at most 300 characters."""
+    """An error on one line: the message of a `UserError`; of others also the type, at most 300 characters."""
     message = " ".join(str(error).split())
     if isinstance(error, UserError):
         return message

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes, checks that a path is writable, and file hashes."""
 
 import hashlib
 import os
@@ -15,9 +15,9 @@ __all__ = ["atomic_write", "check_writable"]
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``, renamed to it at the end: nobody sees half a file.
+    """Give a temporary path beside ``path``, renamed to it at the end: readers never see a partial file.
 
-    Raises UserError where it cannot be written.
+    Raises UserError if it cannot be written.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -31,7 +31,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Make the folder of ``path`` where it is missing; raise UserError unless a file can be written there."""
+    """Create the folder of ``path`` if it is missing; raise UserError unless a file can be written there."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

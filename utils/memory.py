@@ -1,4 +1,4 @@
-"""Running out of memory."""
+"""Detection of out-of-memory errors, and batches that fit in memory."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -13,26 +13,24 @@ Result = TypeVar("Result")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is for lack of memory: PyTorch has a class of its own for that on GPUs only."""
+    """Whether ``error`` means out of memory, for which PyTorch has an exception class on GPUs only."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 class FittingBatches:
-    """Batches that fit in memory: the batch size is halved, for good, whenever memory runs out.
+    """Batches that fit in memory: the batch size is halved permanently whenever memory runs out.
 
     Args:
-        batch_size: to start with.
+        batch_size: initial batch size.
     """
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
 
-    def map(
-        self, function: Callable[[Any], Result], items: Any, item: str = "image"
-    ) -> Iterator[tuple[Any, Result]]:
+    def map(self, function: Callable[[Any], Result], items: Any, item: str = "image") -> Iterator[tuple[Any, Result]]:
         """Each batch of ``items``, a tensor or sequence, in order, with the result of ``function``.
 
-        Raises UserError where not even one ``item``, as the message calls it, fits.
+        Raises UserError if not even one ``item`` (its name in the message) fits.
         """
         start = 0
         while start < len(items):
@@ -47,7 +45,7 @@ class FittingBatches:
                         f"not even one {item} fits in memory; free some memory, or use --device cpu"
                     ) from None
                 self.batch_size = len(batch) // 2
-                error.__traceback__ = None  # its frames hold the maps that filled the memory
+                error.__traceback__ = None  # its frames reference the maps that filled the memory
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue

@@ -1,4 +1,4 @@
-"""The arithmetic of the network: fp32, or a 16-bit type under autocast with weights and likelihood in fp32."""
+"""Numerical precision of the network: fp32, or a 16-bit type under autocast with weights and likelihood in fp32."""
 
 from typing import Literal
 
@@ -14,9 +14,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_precision(precision: Precision, device: torch.device) -> str:
-    """ "auto" as what is fastest on the device: bf16 where it is native, fp16 on older GPUs, else fp32.
+    """Resolve "auto" to the fastest on the device: bf16 where it is native, fp16 on older GPUs, else fp32.
 
-    Raises UserError for fp16 without a CUDA device, which has no gradient that survives there.
+    Raises UserError for fp16 without a CUDA device, as fp16 gradients are unusable elsewhere.
     """
     if precision == "fp16" and device.type != "cuda":
         raise UserError("--precision fp16 needs a CUDA GPU; use bf16, fp32 or auto")
@@ -34,5 +34,5 @@ def cpu_has_bf16() -> bool:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The network in the 16-bit type that ``precision`` names; a no-op for fp32."""
+    """Autocast to the 16-bit type named by ``precision``; a no-op for fp32."""
     return torch.autocast(device.type, dtype=DTYPES.get(precision), enabled=precision in DTYPES)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a run finishes its step, saves, and says how to go on."""
+"""Handling of SIGTERM and Ctrl-C: a run finishes its step, saves, and prints how to resume."""
 
 import signal
 import threading
@@ -11,11 +11,11 @@ __all__ = ["Interrupted", "Interruption"]
 
 
 class Interrupted(BaseException):
-    """A signal ended the work early. No Exception, so that nothing that survives errors swallows it.
+    """A signal ended the work early. Not an Exception, so that error handlers do not swallow it.
 
     Args:
         signum: the signal; scripts exit with 128 + signum.
-        message: one line for the person who stopped it.
+        message: one line for the user.
     """
 
     def __init__(self, signum: int, message: str = "interrupted"):
@@ -24,7 +24,7 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """Inside this context the first SIGTERM or Ctrl-C is noted in ``signum``; a second Ctrl-C stops at once."""
+    """Inside this context the first SIGTERM or Ctrl-C is recorded in ``signum``; a second Ctrl-C stops at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,7 +34,7 @@ class Interruption:
         self.earlier: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # Python takes signals nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
             self.earlier = {signum: signal.signal(signum, self._note) for signum in self.SIGNALS}
         return self
 
@@ -50,13 +50,13 @@ class Interruption:
             raise Interrupted(signum)
 
     def check(self) -> None:
-        """Raise Interrupted if a signal came."""
+        """Raise Interrupted if a signal was received."""
         if self.signum is not None:
             raise Interrupted(self.signum)
 
     @contextmanager
     def promptly(self) -> Iterator[None]:
-        """Inside, a signal raises Interrupted at once: for work that is done again from its start."""
+        """Inside, a signal raises Interrupted at once: for work that is redone from its start."""
         self.prompt = True
         try:
             self.check()

@@ -1,4 +1,4 @@
-"""Text that is safe on a terminal, in a file and as the name of a file."""
+"""Text that is safe on a terminal, in a file and as a file name."""
 
 import os
 import re
@@ -10,17 +10,17 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def one_line(text: str) -> str:
-    """Without line breaks and control characters: a name of a file in it may hold a terminal's commands."""
+    """Without line breaks and control characters: file names may contain terminal escape sequences."""
     return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 def printable(name: str | os.PathLike) -> str:
-    r"""A name on one line of valid Unicode: control characters and bytes that are no UTF-8 become \xNN or \uNNNN."""
+    r"""A name on one line of valid Unicode: control characters and invalid UTF-8 bytes become \xNN or \uNNNN."""
     return UNPRINTABLE.sub(lambda match: escaped(match[0]), os.fspath(name))
 
 
 def escaped(character: str) -> str:
-    r"""\xNN of a character below 128, or of a byte that is no UTF-8 (a surrogate in Python's names); else \uNNNN."""
+    r"""\xNN of a character below 128, or of an invalid UTF-8 byte (a surrogate in Python's names); else \uNNNN."""
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
@@ -28,7 +28,7 @@ def escaped(character: str) -> str:
 
 
 def file_stems(class_names: Sequence[str]) -> list[str]:
-    """A name fit for files for every class, at most 50 characters, distinct even where case does not count."""
+    """A file name for every class, at most 50 characters, distinct even if case is ignored."""
     stems: list[str] = []
     taken: set[str] = set()
     for index, name in enumerate(class_names):

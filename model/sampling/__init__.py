@@ -1,4 +1,4 @@
-"""Drawing images pixel by pixel: the sampler, and the incremental twin of the network that computes each value once."""
+"""Sampling of images pixel by pixel, incrementally (caches of causal convolutions) or naively."""
 
 from model.sampling.sampler import Sampler, image_generators, sample
 

@@ -1,10 +1,10 @@
-"""The network's stepping twin: the same blocks and the same U-Net, computed once, in raster order.
+"""The incremental network: PixelCNN++ evaluated in raster order with caches of its causal convolutions.
 
-Everything in PixelCNN++ is causal, so each value need be computed only once. The twin has the network's two streams
-with every convolution replaced by one that steps and remembers (`model.sampling.stepping`): in the u stream a step is a
-row, in the ul stream a pixel. The code of the blocks and of the U-Net is the network's own (`layers.blocks`,
-`model.pixelcnn.Stream`): it runs on rows [B, F, 1, W] and on pixels [1, F, B] as it does on maps [B, F, H, W].
-Drawing an image so costs about one forward pass, not H * W.
+PixelCNN++ is causal, so each activation need be computed only once. Every convolution of the two streams is replaced
+by an incremental one that caches its inputs (`model.sampling.stepping`). A step is a row in the u stream and a pixel
+in the ul stream. Blocks and U-Net share the network's code (`layers.blocks`, `model.pixelcnn.Stream`), which runs on
+rows [B, F, 1, W] and on pixels [1, F, B] as on maps [B, F, H, W]. Sampling an image costs about one forward pass
+instead of H * W.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ __all__ = ["SteppingTwin"]
 
 
 class SteppingStream:
-    """A stream whose convolutions step; what its lists hold is one entry a resolution."""
+    """A stream of incremental convolutions; its lists have one entry per resolution."""
 
     __call__: Callable[..., tuple[Tensor, dict[int, Tensor]]] = Stream.forward
     unet: Callable[..., Tensor] = Stream.unet
@@ -41,16 +41,16 @@ class SteppingStream:
 
 
 class SteppingTwin:
-    """The network, computed a pixel at a time for a batch of images. ``begin(labels)``, then for each row in turn
+    """The network, computed one pixel at a time for a batch of images. Call ``begin(labels)``, then for each row
     ``start_row(i)`` and ``row(choose)``.
 
-    Its state is a few rows of every map, in fp32 and in the same memory for all batches. Weights are folded when it is
-    made, so make a new one after training steps.
+    It caches a few rows of every map, in fp32 and in the same memory for all batches. Weight norms are folded at
+    construction, so create a new one after training steps.
 
     Args:
         net: the network.
-        batch: images, B.
-        width: of the images, W.
+        batch: B, number of images.
+        width: W, width of the images.
     """
 
     def __init__(self, net: PixelCNN, batch: int, width: int):
@@ -64,7 +64,7 @@ class SteppingTwin:
         weight, bias = folded(net.ul_init_above.conv, here)
         left, self.left_bias = folded(net.ul_init_left.conv, here)
         left_above, left_here = left.squeeze(3).unbind(2)  # [F, c_in] each
-        # the pixel above and to the left is seen by both
+        # both convolutions see the pixel above and to the left
         both = torch.cat((weight[..., :1] + left_above[..., None, None], weight[..., 1:]), dim=3)
         self.init_above = FixedConv(both, bias, here, padding=(0, 1))
         self.channels = net.image_channels
@@ -74,11 +74,11 @@ class SteppingTwin:
         self.head, self.head_bias = pixel_weight(head.flatten(1).t(), here), head_bias[:, None]
         self.above = here.zero_rows(2, weight.shape[1], width)  # the two image rows above; zero outside
         self.drawn = here.zeros(width, self.channels)
-        self.has_above = like.new_zeros(1)  # 0 in the first row, then 1; in memory, as a CUDA graph reads it
+        self.has_above = like.new_zeros(1)  # 0 in the first row, then 1; a tensor, as a CUDA graph reads it
         self.class_tensors: list[Tensor] = []
 
     def begin(self, labels: Tensor) -> None:
-        """Start new images, one for each of the labels, int64 [B]."""
+        """Start new images, one per label, int64 [B]."""
 
         def pixelwise(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[:, :, 0, 0].t().contiguous()[None]
@@ -89,7 +89,7 @@ class SteppingTwin:
         u_conditions, ul_conditions = self.net.conditions(labels, here.like.dtype)
         ul_conditions = [(pixelwise(scale), pixelwise(shift)) for scale, shift in ul_conditions]
         blank = here.like.new_zeros(here.batch, 1, here.width, self.channels).permute(0, 3, 1, 2)
-        # the ones channel and the one-hot maps of a row
+        # the channel of ones and the one-hot maps of a row
         constants = self.net.join_class(blank, labels)[:, self.channels :]
         left_known = torch.addmm(self.left_bias, constants[:, :, 0, 0], self.left_constants)  # [B, F]
         left_known = left_known[:, :, None, None].repeat(1, 1, 1, here.width)
@@ -105,7 +105,7 @@ class SteppingTwin:
         self.u_conditions, self.ul_conditions = u_conditions, ul_conditions
 
     def start_row(self, row: int) -> None:
-        """Go to the start of row number ``row``."""
+        """Move to the start of row ``row``."""
         self.move(row, 0)
         if row < 2:
             self.has_above.fill_(row)
@@ -115,10 +115,10 @@ class SteppingTwin:
             place.move(row, column)
 
     def row(self, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """Step through a row: ``choose(params, column)`` turns parameters [B, 10K or 3K] into the pixel [B, C] in
-        [-1, 1]. Returns the row [B, C, W], which the next call overwrites. What it does depends on the number of the
-        row modulo 4 alone."""
-        # above the first row is nothing: what the shifts move in is zero, not the bias
+        """Compute a row: ``choose(params, column)`` turns parameters [B, 10K or 3K] into the pixel [B, C] in [-1, 1].
+        Returns the row [B, C, W], which the next call overwrites. The operations depend only on the row index
+        modulo 4."""
+        # above the first row the shifts insert zeros, not the bias
         u = self.u_init(self.above).mul_(self.has_above)
         known = self.init_above(self.above[:, :, 1:]).mul_(self.has_above)
         known += self.left_known

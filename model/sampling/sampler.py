@@ -1,4 +1,4 @@
-"""Draw images from p(image | class), pixel by pixel in raster order."""
+"""Sampling of images from p(image | class), pixel by pixel in raster order."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,18 +18,18 @@ __all__ = ["Sampler", "image_generators", "sample"]
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
-RANDOM_NUMBERS = 2**24  # drawn at a time, for as many rows as they suffice for
+RANDOM_NUMBERS = 2**24  # drawn at a time, for as many rows as possible
 
 
 def image_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
-    """One generator an image, number ``first`` and on: the random numbers of image i do not depend on its batch."""
-    # torch's CPU generator uses 32 bits of its seed; within a seed the images' are distinct
+    """One generator per image, from number ``first``: the random numbers of image i do not depend on its batch."""
+    # torch's CPU generator uses 32 bits of its seed; all images of one seed differ
     base = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return [torch.Generator().manual_seed((base + index) % 2**32) for index in range(first, first + count)]
 
 
 def uniform_rows(generator: Generators, rows: int, batch: int, channels: int, width: int) -> Tensor:
-    """The randomness of the next rows of pixels, [rows, B, channels, W] in [0, 1), on the generator's device."""
+    """Uniform random numbers for the next rows, [rows, B, channels, W] in [0, 1), on the generator's device."""
     if isinstance(generator, Sequence):
         return torch.stack([torch.rand(rows, channels, width, generator=g) for g in generator], dim=1)
     where = generator.device if generator is not None else "cpu"
@@ -48,26 +48,26 @@ def sample(
 ) -> Tensor:
     """Draw one image for each label: labels int64 [B] -> uint8 [B, C, H, W] on the network's device.
 
-    See `Sampler`, which keeps what several batches share.
+    See `Sampler`, which reuses its state across batches.
     """
     return Sampler(net, image_size, method)(labels, generator, temperature, keep, progress)
 
 
 class Sampler:
-    """Draws batches of images; what a batch size needs, such as CUDA graphs, is made once.
+    """Draws batches of images; state such as CUDA graphs is reused by batches of one size.
 
-    In fp32, also under autocast, as sums along the residual streams in 16 bits cost nats of log-likelihood. Weights
-    are folded, so make a new one after training steps.
+    Runs in fp32, also under autocast: residual sums in 16 bits cost nats of log-likelihood. Weight norms are folded,
+    so create a new one after training steps.
 
     Args:
         net: the network, in eval mode.
-        image_size: (H, W), both dividing by 4.
-        method: "incremental" computes each value once, about one forward pass in all; "full" runs the whole
-            network for every pixel, H * W passes. Rounding apart both draw the same images.
-        graphs: whether to replay rows as CUDA graphs; None means on CUDA. A batch that is smaller than one before it
-            is then filled up, so that no new graphs are captured.
+        image_size: (H, W), multiples of 4.
+        method: "incremental" caches causal convolutions, about one forward pass in total; "full" (naive sampling)
+            runs the network for every pixel, H * W passes. Both draw the same images up to rounding.
+        graphs: whether to replay rows as CUDA graphs; None means on CUDA. A smaller batch than before is then padded,
+            so that no new graphs are captured.
 
-    Raises ValueError for an image size or a method outside these.
+    Raises ValueError for an invalid image size or method.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Sampler:
         if method not in ROW_DRAWERS:
             raise ValueError(f"method is {method!r}; it must be one of {', '.join(ROW_DRAWERS)}")
         if min(image_size) < 4 or any(side % 4 for side in image_size):
-            raise ValueError(f"image_size is {tuple(image_size)}; both sides must divide by 4")
+            raise ValueError(f"image_size is {tuple(image_size)}; both sides must be multiples of 4")
         self.net, self.image_size, self.method = net, tuple(image_size), method
         self.device = next(net.parameters()).device
         self.graphs = method == "incremental" and (self.device.type == "cuda" if graphs is None else graphs)
@@ -88,16 +88,16 @@ class Sampler:
         self.rows: Any = None  # IncrementalRows or FullRows, or None before the first batch
 
     def _prepare(self, count: int) -> None:
-        """Make the state for batches of ``count`` images, unless there is one that suits."""
+        """Create the state for batches of ``count`` images, unless it can be reused."""
         if self.rows is None or count > len(self.images) or (count < len(self.images) and not self.graphs):
-            self.rows = None  # first: there may not be the memory for both
+            self.rows = None  # first: memory may not suffice for both
             shape = (count, self.net.image_channels, *self.image_size)
             self.images = torch.zeros(shape, dtype=torch.uint8, device=self.device)
             self.rows = ROW_DRAWERS[self.method](self.net, self.images, self.graphs)
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
-        """Streams and graphs are the current device's, and fp32 is no TF32."""
+        """Make the network's device current, and disable autocast and TF32."""
         cudnn, tf32 = torch.backends.cudnn, torch.backends.cudnn.allow_tf32
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(self.device.type, enabled=False))
@@ -109,7 +109,7 @@ class Sampler:
 
     @contextmanager
     def _whole_or_nothing(self) -> Iterator[None]:
-        """A batch that fails, as when memory runs out, leaves nothing behind."""
+        """Discard the state of a batch that fails, such as by running out of memory."""
         try:
             yield
         except BaseException:
@@ -129,12 +129,12 @@ class Sampler:
 
         Args:
             generator: the randomness: one generator for the batch, or a list with one for each image (see
-                `image_generators`), or None for torch's own.
-            temperature: above 0; 1 draws from the model, less gives likelier images.
-            keep: uint8 [N, C, rows, W], the top rows of the images, which are kept; the rest is drawn.
-            progress: show a bar over the rows.
+                `image_generators`), or None for torch's default.
+            temperature: above 0; 1 samples from the model, lower values give more likely images.
+            keep: uint8 [N, C, rows, W], the top rows of the images; only the rows below are drawn.
+            progress: show a progress bar over rows.
 
-        Raises ValueError for generators, a temperature or kept rows outside these.
+        Raises ValueError for invalid generators, temperature or kept rows.
         """
         count, channels, (height, width) = len(labels), self.net.image_channels, self.image_size
         if not temperature > 0:
@@ -143,14 +143,14 @@ class Sampler:
             raise ValueError(f"{len(generator)} generators for {count} images; give one for each")
         shape = (count, channels, height, width)
         if keep is not None and (keep.shape[2] > height or keep[:, :, :0].shape != (*shape[:2], 0, width)):
-            raise ValueError(f"keep is {tuple(keep.shape)}; it must be top rows of images {shape}")
+            raise ValueError(f"keep is {tuple(keep.shape)}; it must hold the top rows of images {shape}")
         kept = 0 if keep is None else keep.shape[2]
         components = self.net.nr_logistic_mix
         bar = tqdm(total=height, desc="drawing rows", disable=None if progress else True, leave=False)
         with self._on_device(), bar, self._whole_or_nothing():
             self._prepare(count)
             batch = len(self.images)
-            filled = torch.arange(batch).clamp(max=count - 1)  # the last image is drawn again to fill the batch
+            filled = torch.arange(batch).clamp(max=count - 1)  # the last image is repeated to pad the batch
             if keep is not None:
                 self.images[:, :, :kept] = keep[filled.to(keep.device)].to(self.device)
             self.rows.begin(labels[filled.to(labels.device)].to(self.device))
@@ -168,7 +168,7 @@ class Sampler:
 
 
 class FullRows:
-    """Draws a row by running the whole network for every pixel."""
+    """Draws a row by running the whole network for every pixel (naive sampling)."""
 
     def __init__(self, net: PixelCNN, images: Tensor, graphed: bool = False):
         self.net, self.images = net, images
@@ -189,10 +189,10 @@ class FullRows:
 
 
 class IncrementalRows:
-    """Draws a row by stepping the network's twin; on CUDA as a graph for each of the four kinds of row.
+    """Draws a row with the incremental network; on CUDA as a graph for each of the four kinds of row.
 
-    Which resolutions step depends on the number of the row modulo 4 alone. The first row of each kind runs as it is,
-    the second is captured, all others are replayed, in later batches too: a row then costs one launch, not thousands.
+    A row's kind is its index modulo 4, which determines the resolutions to compute. The first row of each kind runs
+    eagerly, the second is captured, later ones are replayed, also in later batches: one launch instead of thousands.
 
     Args:
         net: the network.
@@ -225,7 +225,7 @@ class IncrementalRows:
             self.by_column = list(zip(*(x.unbind(2) for x in self.noise), strict=True))
         else:
             for kept, new in zip(self.noise, (gumbel, logistic), strict=True):
-                kept.copy_(new)  # a captured row reads the randomness from here
+                kept.copy_(new)  # a captured row reads its noise from here
         if not self.graphed or kind not in self.drawn:
             self.drawn.add(kind)
             return self.twin.row(self.choose)

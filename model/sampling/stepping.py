@@ -1,9 +1,9 @@
-"""The layers' stepping twins: each does the work of a layer once, in raster order, and remembers what later steps need.
+"""The incremental layers: each computes a layer in raster order and caches what later steps need.
 
-In the u stream a step is a row [B, F, 1, W], in the ul stream a pixel of all images [1, F, B]. What a convolution of
-the ul stream adds from the row above, and what the u stream says to the ul stream, is known for a whole row before its
-first pixel and is computed for the row at once. Half and quarter resolution step only where a pixel lands on them.
-A pixel has its channels before the batch, so that halves and neighbours are views of memory without gaps.
+In the u stream a step is a row [B, F, 1, W], in the ul stream a pixel of all images [1, F, B]. In the ul stream, the
+contributions of the row above and of the u stream are known before the first pixel of a row and are computed for the
+whole row at once. Half and quarter resolution are computed only at the pixels that reach them. Pixels are stored
+channels before batch, so that halves and neighbours are contiguous views.
 """
 
 from dataclasses import dataclass, field
@@ -28,71 +28,71 @@ Pair = tuple[int, int]
 
 @dataclass
 class Place:
-    """Where a stepping convolution stands."""
+    """Position and cache of an incremental convolution."""
 
     level: int  # 0 full, 1 half, 2 quarter resolution
     batch: int
     width: int  # of the map at this level
-    like: Tensor  # device and dtype of the state
+    like: Tensor  # device and dtype of the cache
     row: int = 0
     column: int = 0
-    state: list[Tensor] = field(default_factory=list)  # what steps remember
+    state: list[Tensor] = field(default_factory=list)  # cached tensors
 
     def clear(self) -> None:
-        """Forget all earlier steps, in place: new images begin."""
+        """Zero the cache in place, for new images."""
         if self.state:
             torch._foreach_zero_(self.state)
 
     def remembered(self, *shape: int) -> Tensor:
-        """Zeros that `clear` makes zeros again."""
+        """A new cached tensor of zeros."""
         self.state.append(self.like.new_zeros(shape))
         return self.state[-1]
 
     def move(self, row: int, column: int) -> None:
-        """Go to a pixel of the image."""
+        """Move to a pixel of the image."""
         self.row, self.column = row >> self.level, column >> self.level
 
     def zeros(self, *shape: int) -> Tensor:
-        """[..., B], pixels with their channels before the batch."""
+        """Cached pixels [..., B], channels before batch."""
         return self.remembered(*shape, self.batch)
 
     @property
     def few(self) -> bool:
-        """Whether products of pixels are stored batch first, which makes MKL 1.2 to 4 times as fast below 16."""
+        """Whether pixel products are stored batch first: in MKL 1.2 to 4 times as fast for batches below 16."""
         return self.batch < 16
 
     def zero_sums(self, width: int, channels: int) -> Tensor:
-        """[width, channels, B], to which products of pixels are added."""
+        """Accumulators [width, channels, B] of pixel products."""
         if self.few:
             return self.remembered(width, self.batch, channels).transpose(1, 2)
         return self.zeros(width, channels)
 
     def zero_rows(self, count: int, channels: int, width: int) -> Tensor:
-        """[B, C, count, W], stored channels last."""
+        """Cached rows [B, C, count, W], channels last."""
         return self.remembered(self.batch, count, width, channels).permute(0, 3, 1, 2)
 
 
 def folded(conv: nn.Conv2d | nn.ConvTranspose2d, place: Place) -> tuple[Tensor, Tensor]:
-    """Weight with its norm folded in, and bias: copies, which later training steps do not change."""
+    """Weight with its norm folded in, and bias: copies, unaffected by later training steps."""
     return conv.weight.to(place.like, copy=True), conv.bias.to(place.like, copy=True)  # type: ignore[union-attr]
 
 
 def on_onednn(device: torch.device) -> bool:
-    """Whether convolutions there are oneDNN's."""
+    """Whether convolutions on the device use oneDNN."""
     return device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
 class FixedConv:
-    """`torch.nn.functional.conv2d` of channels-last maps of one shape, by a weight that does not change.
+    """`torch.nn.functional.conv2d` with a constant weight, for channels-last maps of one shape.
 
-    For a batch on a CPU the weight is packed for oneDNN once and not in every call, which takes 10 to 50 % of the time
-    of a convolution of 16 rows, by the operators that ``torch.compile`` packs with.
+    For batches on a CPU the weight is packed for oneDNN once, with the operators that ``torch.compile`` uses. Packing
+    in every call takes 10 to 50 % of the time of a convolution of 16 rows.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, place: Place, stride: Pair = (1, 1), padding: Pair = (0, 0)):
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias, self.stride, self.padding = bias, stride, padding
-        # a single image's rows are too small to gain
+        # rows of a single image are too small to benefit
         self.packs = place.batch > 1 and weight.dtype == torch.float32 and on_onednn(weight.device)
         self.packed: Tensor | None = None
 
@@ -108,7 +108,7 @@ class FixedConv:
 
 
 class RowConv:
-    """Steps a `DownShiftedConv2d` (2x3) a row at a time, after concat_elu: [B, F, 1, W] -> [B, c_out, 1, W]."""
+    """Incremental `DownShiftedConv2d` (2x3) after concat_elu, row by row: [B, F, 1, W] -> [B, c_out, 1, W]."""
 
     def __init__(self, activated: ActivatedConv, place: Place):
         self.conv = FixedConv(*folded(activated.conv.conv, place), place, padding=(0, 1))
@@ -122,7 +122,7 @@ class RowConv:
 
 
 class RowShrink:
-    """Steps a `DownShiftedConv2d` of stride 2: a row, or None after the odd rows, where no coarse row ends."""
+    """Incremental `DownShiftedConv2d` of stride 2: a row, or None at odd rows, which complete no coarse row."""
 
     def __init__(self, shrink: DownShiftedConv2d, place: Place):
         self.conv = FixedConv(*folded(shrink.conv, place), place, stride=(2, 2), padding=(0, 1))
@@ -136,10 +136,10 @@ class RowShrink:
 
 
 class RowGrow:
-    """Steps a `DownShiftedDeconv2d`: two fine rows from each coarse row, the second from what it remembers.
+    """Incremental `DownShiftedDeconv2d`: two fine rows per coarse row, the second from the cache.
 
-    Of the kernel's three columns an even fine column 2j hears coarse column j by the middle one; 2j + 1 hears j and
-    j + 1 by the last and the first. So a fine row is a convolution of two columns with an output for each parity.
+    An even fine column 2j depends on coarse column j through the middle of the kernel's three columns; 2j + 1 depends
+    on j and j + 1 through the last and the first. So a fine row is a two-column convolution with outputs per parity.
     """
 
     def __init__(self, grow: DownShiftedDeconv2d, place: Place):
@@ -159,7 +159,7 @@ class RowGrow:
 
 
 class RowSide:
-    """`SideInput` of the u stream: a skipped row."""
+    """`SideInput` of the u stream: a row of the skip connection."""
 
     def __init__(self, side: SideInput, place: Place, conv_in: RowConv):
         self.conv = FixedConv(*folded(side.nin.conv, place), place)
@@ -169,44 +169,43 @@ class RowSide:
 
 
 def pixel_weight(weight: Tensor, place: Place) -> Tensor:
-    """[..., c_in, c_out] as [c_out, c_in], which multiplies pixels [c_in, B]; for few of them stored by c_in."""
+    """[..., c_in, c_out] as [c_out, c_in], to multiply pixels [c_in, B]; stored transposed for small batches."""
     weight = weight.flatten(0, -2)
     return weight.contiguous().t() if place.few else weight.t().contiguous()
 
 
 def row_of_pixels(pixels: Tensor) -> Tensor:
-    """[W, c, B] as a map of one image, [1, c, W, B] channels last: what is above all pixels of a row goes through one
-    large convolution."""
+    """[W, c, B] as one map [1, c, W, B], channels last: the row above is convolved for all pixels of a row at once."""
     return pixels.transpose(0, 1)[None].contiguous(memory_format=torch.channels_last)
 
 
 class PixelConv:
-    """Steps a `DownRightShiftedConv2d` (2x2) a pixel at a time, after concat_elu: [1, F, B] -> [1, c_out, B], or its
-    halves where it is the gated one.
+    """Incremental `DownRightShiftedConv2d` (2x2) after concat_elu, pixel by pixel: [1, F, B] -> [1, c_out, B], or its
+    halves for the gated convolution.
 
-    ``sums`` [W, c_out, B] holds the row's outputs. When a row starts, it gets what the row above adds, all at once,
-    from the activations kept in ``pixels``. Then each pixel adds what its left neighbour, a skipped pixel where
-    `PixelSide` brings one, and itself say: their activations lie side by side, so that this is one product.
+    ``sums`` [W, c_out, B] holds the row's outputs. At the start of a row, the contribution of the row above is computed
+    at once from the activations cached in ``pixels``. Each pixel then adds those of its left neighbour, of the skip
+    connection (from `PixelSide`, if any) and of itself: these activations are adjacent, so this is one product.
     """
 
     def __init__(self, activated: ActivatedConv, place: Place):
         weight, bias = folded(activated.conv.conv, place)
         self.above = FixedConv(weight[:, :, 0, :, None], bias, place, padding=(1, 0))
         self.left, self.here = weight[:, :, 1].permute(2, 1, 0)  # [c_in, c_out] each
-        self.from_skip = self.here[:0]  # [2F, c_out] where a skipped pixel comes
+        self.from_skip = self.here[:0]  # [2F, c_out] with a skip connection
         self.place = place
         self.signs = place.like.new_tensor([1.0, -1.0]).view(2, 1, 1)  # x [1, F, B] times it is [2, F, B]
-        self.weight: Tensor = None  # type: ignore[assignment]  # `lay_out` makes it
+        self.weight: Tensor = None  # type: ignore[assignment]  # set by `lay_out`
 
     def lay_out(self) -> None:
-        """Make the state, for which it must be known whether a skipped pixel comes."""
+        """Allocate the cache; its layout depends on whether there is a skip connection."""
         (c_in, c_out), width, skip = self.here.shape, self.place.width, len(self.from_skip)
         self.waits = skip > 0
         self.weight = pixel_weight(torch.cat((self.left, self.from_skip, self.here)), self.place)
         self.sums = self.place.zero_sums(width, c_out)
-        stored = self.place.zeros(1 + width, skip + c_in)  # the first is left of the map
+        stored = self.place.zeros(1 + width, skip + c_in)  # the first is the left padding
         self.pixels = stored[1:, skip:]
-        # views are made once: at small batches they cost most
+        # views are created once: at small batches they dominate the cost
         self.slots = self.pixels.unflatten(1, (2, -1)).unbind(0)
         if self.waits:
             self.skips = stored[1:, :skip].unflatten(1, (2, -1)).unbind(0)
@@ -214,7 +213,7 @@ class PixelConv:
         self.contexts = [flat[w * stride + skip : (w + 2) * stride] for w in range(width)]
         self.targets = self.sums.unbind(0)
         self.outs = self.sums.split(1)
-        if c_out == c_in:  # the gated one
+        if c_out == c_in:  # the gated convolution
             self.outs = list(zip(*(half.split(1) for half in self.sums.chunk(2, dim=1)), strict=True))
 
     def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -230,14 +229,14 @@ class PixelConv:
         return self.outs[w]
 
     def add_skip(self, skip: Tensor) -> None:
-        """Bring the skipped pixel [1, F, B], for which the product has waited."""
+        """Add the skip connection's pixel [1, F, B], then compute the deferred product."""
         w = self.place.column
         F.elu_(torch.mul(skip, self.signs, out=self.skips[w]))
         self.targets[w].addmm_(self.weight, self.contexts[w])
 
 
 class PixelShrink:
-    """Steps a `DownRightShiftedConv2d` of stride 2: a pixel, or None where no coarse pixel ends."""
+    """Incremental `DownRightShiftedConv2d` of stride 2: a pixel, or None where no coarse pixel is complete."""
 
     def __init__(self, shrink: DownRightShiftedConv2d, place: Place):
         weight, bias = folded(shrink.conv, place)
@@ -260,7 +259,7 @@ class PixelShrink:
 
 
 class PixelGrow:
-    """Steps a `DownRightShiftedDeconv2d`: four fine pixels from each coarse one, kept until their turn."""
+    """Incremental `DownRightShiftedDeconv2d`: four fine pixels per coarse pixel, cached until used."""
 
     def __init__(self, grow: DownRightShiftedDeconv2d, place: Place):
         weight, bias = folded(grow.conv, place)
@@ -281,9 +280,9 @@ class PixelGrow:
 
 
 class PixelSide:
-    """`SideInput` of the ul stream: the u stream's row, known before its first pixel, and perhaps a skipped pixel.
+    """`SideInput` of the ul stream: the u stream's row, known before its first pixel, and possibly a skip connection.
 
-    It adds to the sums of the block's first convolution; what u says goes there for the whole row at once.
+    Both are added to the sums of the block's first convolution, the u stream's for the whole row at once.
     """
 
     def __init__(self, side: SideInput, place: Place, conv_in: PixelConv):
@@ -302,7 +301,7 @@ class PixelSide:
 
 
 class SteppingBlock:
-    """A block whose convolutions step. Its code is the network's, without the time that calling a module takes."""
+    """A block of incremental convolutions. It shares the network's code, without the overhead of module calls."""
 
     __call__ = GatedResidualBlock.forward
 

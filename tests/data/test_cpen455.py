@@ -94,8 +94,8 @@ def test_the_same_image_twice(tmp_path):
         ("train/a\0.png,0\n", "(row 1: the file .* is missing|cannot be read as CSV)"),  # before Python 3.11
         ("x" * 5000 + ",0\n", "row 1: the file .* is missing"),
         (",0\n", "row 1: the file '' is missing"),
-        ("/etc/hostname,0\n", "row 1: '/etc/hostname' leaves the data folder"),
-        ("train/../../set/train/0.png,0\n", "row 1: .* leaves the data folder"),
+        ("/etc/hostname,0\n", "row 1: '/etc/hostname' is outside the data folder"),
+        ("train/../../set/train/0.png,0\n", "row 1: .* is outside the data folder"),
         ("train/0.png,cat\n", "row 1: label 'cat' is not a whole number from -1 to 3"),
         ("train/0.png,4\n", "row 1: label '4'"),
         ("train/0.png,-2\n", "row 1: label '-2'"),
@@ -152,7 +152,7 @@ def test_any_csv_is_read_or_refused(scratch, content):
 
 def test_a_folder_without_the_csv_is_not_downloaded_over(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"has no test\.csv: put there train\.csv, validation\.csv"):
+    with pytest.raises(DataError, match=r"has no test\.csv: put train\.csv, validation\.csv.* there"):
         load_split("cpen455", "test", data_dir=tmp_path)
     assert os.listdir(tmp_path) == ["notes.txt"]
 
@@ -226,7 +226,7 @@ def other_repository(path):
 def test_impossible_download(tmp_path, monkeypatch, damage):
     damage(archive(tmp_path, monkeypatch))
     before = set(os.listdir(tmp_path))
-    with pytest.raises(DataError, match=r"new/set \(.+\): put there train\.csv.*DSL-Lab/CPEN455HW") as caught:
+    with pytest.raises(DataError, match=r"new/set \(.+\): put train\.csv.*there.*DSL-Lab/CPEN455HW") as caught:
         load_split("cpen455", "train", data_dir=tmp_path / "new/set")
     assert "\n" not in str(caught.value)
     assert set(os.listdir(tmp_path)) == before

@@ -90,7 +90,7 @@ def test_cut_at_any_byte_it_ends_as_if_it_had_not_been(tmp_path, whole):
 
 def test_without_resume_nothing_is_overwritten(tmp_path, whole):
     (tmp_path / "out.csv.partial").write_bytes(b"rows")
-    with pytest.raises(UserError, match="--resume goes on"):
+    with pytest.raises(UserError, match="resume it with --resume"):
         write(tmp_path / "out.csv", [prediction(name) for name in NAMES])
     assert (tmp_path / "out.csv.partial").read_bytes() == b"rows"
 

@@ -200,7 +200,7 @@ def test_a_failing_client_is_told_once_and_costs_nothing(fake, tmp_path, capsys)
         for epoch in (1, 2, 3):
             tracker.report({"epoch": epoch, "accuracy": 0.5})
     assert capsys.readouterr().err == (
-        "W&B: report failed (ConnectionResetError: the service is gone); the run goes on, W&B may lack some of it\n"
+        "W&B: report failed (ConnectionResetError: the service is gone); training continues, W&B may lack some of it\n"
     )
 
 
@@ -212,7 +212,7 @@ def test_a_client_that_cannot_start_costs_nothing(monkeypatch, tmp_path, capsys)
     with start_tracker(TrainSettings(en_wandb=True), tmp_path, torch.device("cpu")) as tracker:
         tracker.report({"epoch": 1})
         tracker.image("samples", tmp_path / "none.png", 1)
-    assert capsys.readouterr().err == "W&B: cannot start (OSError: disk full); the run goes on without it\n"
+    assert capsys.readouterr().err == "W&B: cannot start (OSError: disk full); training continues without it\n"
 
 
 def test_summary_keeps_the_best(fake, tmp_path):

@@ -1,12 +1,10 @@
-"""sweep.py: real trials on the digits, resumed, failing and pruned ones, and the report."""
+"""sweep.py: trials on the digits, resumed, failing, pruned and shared by two processes, and mistakes in a command."""
 
 import contextlib
-import math
 import os
-import random
 import re
 import signal
-import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,13 +13,14 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from PIL import Image
+from optuna.storages._heartbeat import get_heartbeat_thread
 
 import sweep as script_module
-from tuning.report import load_study, trial_rows, write_report
-from tuning.study import abandoned, open_storage, open_study, sampler
-from tuning.sweep_file import fix, fixed_settings, parse_sweep, read_sweep
-from tuning.trial import Sweep, TrialFailed, best_metrics
+import tuning.runner
+import tuning.study
+from tuning.runner import run_sweep
+from tuning.study import load_study, open_storage, open_study
+from tuning.sweep_file import Sweep, fix_settings, fixed_settings, read_sweep
 from utils.errors import UserError
 
 TINY = "dataset=digits max_epochs=1 nr_resnet=1 nr_logistic_mix=1 batch_size=256 sampling_interval=0 lr=0.003".split()
@@ -29,7 +28,7 @@ SEARCH = {"nr_filters": {"values": [2, 3, 4]}, "dropout": {"min": 0.0, "max": 0.
 
 
 def write_sweep(folder, **changes):
-    """A sweep file tiny.yaml over the digits, and the flags that begin its command."""
+    """Write the sweep file tiny.yaml for the digits; returns the first arguments of its command."""
     content = {"method": "bayes", "metric": {"name": "accuracy", "goal": "maximize"}, "parameters": SEARCH} | changes
     content["parameters"] = content["parameters"] | {
         key: {"value": yaml.safe_load(value)} for key, value in (word.split("=") for word in TINY)
@@ -43,8 +42,8 @@ def trials(folder, study="tiny"):
     return load_study(study, folder / "sweeps").get_trials()
 
 
-def test_a_killed_sweep_goes_on(tmp_path, script, capsys):
-    """Killed in its second trial, begun again: three whole trials, the second one with the settings it had."""
+def test_a_killed_sweep_is_resumed(tmp_path, script, capsys):
+    """Killed in its second trial and resumed later: three complete trials, the second with the same settings."""
     command = [sys.executable, "sweep.py", *write_sweep(tmp_path), "--trials", "3", "--set", "lr=0.002"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert re.match(
@@ -55,11 +54,13 @@ def test_a_killed_sweep_goes_on(tmp_path, script, capsys):
     process.wait()
     killed = trials(tmp_path)[1]
     assert killed.state.name == "RUNNING"
+    with contextlib.closing(sqlite3.connect(tmp_path / "sweeps" / "tiny.db")) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 minute')")
 
     result = script(*command[1:])
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == "trial 1 was left unfinished; it is done again"
+    assert lines[0] == "trial 1 was interrupted and is run again"
     assert [line.split()[0] for line in lines[1:3]] == ["[2/3]", "[3/3]"]
     again = trials(tmp_path)
     assert [trial.state.name for trial in again] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
@@ -70,7 +71,7 @@ def test_a_killed_sweep_goes_on(tmp_path, script, capsys):
         assert run["nr_filters"] == trial.params["nr_filters"] and run["en_wandb"] is False
         assert trial.value == trial.user_attrs["metrics"]["accuracy"] == trial.user_attrs["history"][0]["accuracy"]
 
-    assert script_module.main(command[2:]) == 0  # there is nothing left to do
+    assert script_module.main(command[2:]) == 0  # nothing is left to run
     assert "[" not in capsys.readouterr().out and len(trials(tmp_path)) == 4
 
     study = str(tmp_path / "sweeps" / "tiny.db")
@@ -96,7 +97,7 @@ def wait_for(condition, seconds=300):
         time.sleep(0.1)
 
 
-def test_ctrl_c_ends_the_trial_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_interrupts_the_trial_and_prints_how_to_resume(tmp_path):
     command = [sys.executable, "sweep.py", *write_sweep(tmp_path), "--set", "max_epochs=500"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
@@ -104,19 +105,19 @@ def test_ctrl_c_ends_the_trial_and_says_how_to_go_on(tmp_path):
     try:
         wait_for((folder / "metrics.jsonl").exists)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=300)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert said.splitlines() == [f"stopped; to go on: python sweep.py {' '.join(command[2:])}"]
+    assert errors.splitlines() == [f"stopped; to resume: python sweep.py {' '.join(command[2:])}"]
     epochs = (folder / "metrics.jsonl").read_text()
     assert [trial.state.name for trial in trials(tmp_path)] == ["FAIL", "WAITING"]
     time.sleep(1.5)  # an epoch takes less
-    assert (folder / "metrics.jsonl").read_text() == epochs  # nobody trains any more
+    assert (folder / "metrics.jsonl").read_text() == epochs  # training has stopped
 
 
-def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(tmp_path, capsys):
+def test_a_failed_trial_is_recorded_and_the_sweep_continues(tmp_path, capsys):
     search = {"load_params": {"values": [None, str(tmp_path / "none.pt")]}}
     flags = write_sweep(tmp_path, method="grid", parameters=search)
     assert script_module.main([*flags, "--set", "nr_filters=2"]) == 0
@@ -131,11 +132,11 @@ def test_a_failed_trial_is_recorded_and_the_sweep_goes_on(tmp_path, capsys):
     assert "failed: error: " in table and "complete" in table
 
 
-def test_a_hopeless_trial_is_stopped(tmp_path, capsys):
-    """Four trials that were better from the first epoch on, then a real one with --prune."""
+def test_an_unpromising_trial_is_pruned(tmp_path, capsys):
+    """Four trials that were better from the first epoch, then a real one with --prune."""
     flags = write_sweep(tmp_path)
     sets = ["--set", "max_epochs=16", "--set", "nr_filters=2", "--set", "lr=0.00001"]
-    file = fix(read_sweep(flags[0]), sets[1::2])
+    file = fix_settings(read_sweep(flags[0]), sets[1::2])
     (tmp_path / "sweeps").mkdir()
     storage = open_storage(f"sqlite:///{tmp_path}/sweeps/tiny.db")
     study = open_study(Sweep(file, fixed_settings(file), tmp_path), "tiny", storage)
@@ -155,140 +156,12 @@ def test_a_hopeless_trial_is_stopped(tmp_path, capsys):
     assert "(stopped after epoch " in capsys.readouterr().out
 
 
-def test_pruning_is_asked_for(tmp_path):
+def test_pruning_is_off_by_default():
     assert not script_module.parse(["x.yaml"]).prune and script_module.parse(["x.yaml", "--prune"]).prune
 
 
-def synthetic(path, folder, count):
-    """A study of made-up numbers with the settings that the sweep file gives."""
-    file = read_sweep(path)
-    sweep = Sweep(file, fixed_settings(file), folder)
-    folder.mkdir(exist_ok=True)
-    study = open_study(sweep, file.name, open_storage(f"sqlite:///{folder}/{file.name}.db"))
-    numbers = random.Random(0)
-
-    def objective(trial):
-        if file.method != "grid":
-            study.sampler = sampler(sweep, trial.number)
-        settings = {parameter.name: parameter.suggest(trial) for parameter in file.parameters}
-        quality = numbers.random()
-        history = [
-            {"epoch": e, "train_bpd": 5 - quality, "val_bpd": 5 - e * quality, "accuracy": e * quality / 4}
-            for e in (1, 2, 3)
-        ]
-        history[2]["accuracy"] = 0.0  # the second epoch is the best
-        history[0]["fid"] = 50 - 10 * quality
-        trial.set_user_attr("settings", settings)
-        trial.set_user_attr("fixed", sweep.fixed)
-        trial.set_user_attr("history", history)
-        trial.set_user_attr("seconds", 1.0)
-        trial.set_user_attr("metrics", best_metrics(history, file.metric, file.goal))
-        if trial.number == 3 and file.method != "grid":
-            trial.set_user_attr("failure", "error: a | b")
-            raise TrialFailed
-        return history[1]["accuracy"]
-
-    study.sampler = sampler(sweep, 0)
-    study.optimize(objective, count, catch=(TrialFailed,))
-    return study
-
-
-def test_the_report(tmp_path):
-    study = synthetic("sweep.yaml", tmp_path / "s", 12)
-    written = write_report(study, tmp_path / "report")
-    assert {path.name for path in written} == {
-        "table.md", "best.yaml", "curves.png", "parallel_accuracy.png", "parallel_fid.png",
-        "importance_accuracy.png", "importance_fid.png",
-    }  # fmt: skip
-    for path in written:
-        if path.suffix == ".png":
-            with Image.open(path) as image:
-                assert image.format == "PNG" and min(image.size) > 150
-    rows = trial_rows(study)
-    assert [row.state for row in rows] == ["complete"] * 11 + ["failed"]
-    accuracies = [row.metrics["accuracy"] for row in rows[:11]]
-    assert accuracies == sorted(accuracies, reverse=True) and all(row.metrics["epoch"] == 2 for row in rows)
-    table = (tmp_path / "report" / "table.md").read_text().splitlines()
-    assert table[0].startswith("| trial | batch_size | nr_filters |") and " fid " in table[0]
-    assert table[2].startswith(f"| {rows[0].number} |") and r"failed: error: a \| b" in table[13]
-    best = yaml.safe_load((tmp_path / "report" / "best.yaml").read_text())
-    assert best == rows[0].settings | {"lr_decay": 0.99995, "max_epochs": 200, "en_wandb": False}
-
-
-def test_importance_and_correlation_find_what_matters(tmp_path, monkeypatch):
-    """accuracy = nr_filters / 100, whatever batch_size is; distributions that Optuna lacks keep their names."""
-    from tuning.report import correlations, setting_importances
-
-    parameters = {
-        "nr_filters": {"distribution": "q_normal", "mu": 50, "sigma": 10, "q": 5},
-        "batch_size": {"values": [16, 32, 64]},
-        "augment": {"values": ["none", "flip"]},
-    }
-    metric = {"name": "accuracy", "goal": "maximize"}
-    file = parse_sweep({"method": "random", "metric": metric, "parameters": parameters}, "x")
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), direction="maximize")
-    study.set_user_attr("sweep", {"goal": "maximize", "metric": "accuracy"})
-
-    def objective(trial):
-        settings = {parameter.name: parameter.suggest(trial) for parameter in file.parameters}
-        trial.set_user_attr("settings", settings)
-        trial.set_user_attr("metrics", {"accuracy": settings["nr_filters"] / 100})
-        trial.set_user_attr("fixed", {})
-        trial.set_user_attr("seconds", 1.0)
-        return settings["nr_filters"] / 100
-
-    study.optimize(objective, 30)
-    importances = setting_importances(study, "accuracy")
-    assert set(importances) == set(parameters) and importances["nr_filters"] > 0.9
-    found = correlations(trial_rows(study), list(parameters), "accuracy")
-    assert found["nr_filters"] == pytest.approx(1) and abs(found["batch_size"]) < 0.5 and "augment" not in found
-
-
-def test_the_ablation(tmp_path):
-    study = synthetic("configs/ablation.yaml", tmp_path / "s", 8)
-    written = write_report(study, tmp_path / "report")
-    assert {"ablation.md", "ablation.png"} <= {path.name for path in written}
-    table = (tmp_path / "report" / "ablation.md").read_text().splitlines()
-    assert table[0] == "| fusion | validation accuracy | validation bits/dim | FID | seeds |"
-    assert [line.split(" | ")[0] for line in table[2:6]] == ["| early", "| early+middle", "| film", "| middle"]
-    film = [row.metrics["accuracy"] for row in trial_rows(study) if row.settings["fusion"] == "film"]
-    mean, spread = sum(film) / 2, abs(film[0] - film[1]) / 2**0.5
-    assert f"| film | {mean:.4f} ± {spread:.4f} |" in table[4] and table[4].endswith("| 2 |")
-    with Image.open(tmp_path / "report" / "ablation.png") as image:
-        assert image.format == "PNG"
-
-
-@pytest.mark.parametrize("method", ["bayes", "random", "grid"])
-def test_each_method_searches_and_a_resumed_search_repeats_nothing(method):
-    """Draws one trial at a time with a new sampler each, as a sweep that is killed after each trial would."""
-    values = {"nr_filters": {"values": list(range(1, 9))}}
-    if method != "grid":
-        values["lr"] = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}
-    metric = {"name": "accuracy", "goal": "maximize"}
-    file = parse_sweep({"method": method, "metric": metric, "parameters": values}, "x")
-    sweep = Sweep(file, {}, None)
-    study = optuna.create_study(direction="maximize")
-
-    def objective(trial):
-        if method != "grid":
-            study.sampler = sampler(sweep, trial.number)
-        settings = {parameter.name: parameter.suggest(trial) for parameter in file.parameters}
-        return -(math.log10(settings["lr"] / 1e-3) ** 2) if "lr" in settings else 0
-
-    count = 8 if method == "grid" else 40
-    for _ in range(count):
-        study.sampler = sampler(sweep, 0)
-        study.optimize(objective, 1)
-    drawn = [trial.params for trial in study.trials]
-    assert len({tuple(params.values()) for params in drawn}) == count
-    assert all(type(params["nr_filters"]) is int for params in drawn)
-    if method != "grid":
-        near = sum(5e-4 < params["lr"] < 2e-3 for params in drawn[-20:])  # by chance 6 of 20
-        assert near > 10 if method == "bayes" else near < 10
-
-
 def test_machines_share_a_study(tmp_path):
-    """Two sweeps of three trials over one database, at the same time: they share them."""
+    """Two sweeps of three trials on one database at the same time share the trials."""
     flags = write_sweep(tmp_path, method="random")
     url = f"sqlite:///{tmp_path}/shared.db"
     commands = [
@@ -299,25 +172,68 @@ def test_machines_share_a_study(tmp_path):
     outputs = [process.communicate(timeout=400)[0] for process in processes]
     study = load_study("tiny", tmp_path, url)
     complete = [trial for trial in study.get_trials() if trial.state.name == "COMPLETE"]
-    assert 3 <= len(complete) <= 4  # both may begin the last one at the same moment
+    assert 3 <= len(complete) <= 4  # both may start the last one at the same moment
     assert len({tuple(trial.params.values()) for trial in complete}) == len(complete)
     counts = [output.count("] trial ") for output in outputs]
     assert sum(counts) == len(complete) and min(counts) >= 1
 
 
-@pytest.mark.parametrize("earlier", [None, 2**22 + 1])  # no process yet, or that of an earlier try: above any pid
-def test_a_trial_that_has_just_begun_is_not_taken_for_abandoned(tmp_path, monkeypatch, earlier):
-    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/x.db"))
-    dead, begun = study.ask(), study.ask()
-    for trial in (dead, begun):
-        if earlier:
-            trial.set_user_attr("process", [socket.gethostname(), earlier])
-    parent = [socket.gethostname(), os.getppid()]  # a process that lives and is not this one
-    monkeypatch.setattr(time, "sleep", lambda _: begun.set_user_attr("process", parent))
-    assert [trial.number for trial in abandoned(study)] == [dead.number]
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """A sweep whose trials train nothing, and a storage where an interrupted trial is found after five seconds."""
+    monkeypatch.setattr(tuning.study, "HEARTBEAT", 1)
+    monkeypatch.setattr(tuning.study, "GRACE_PERIOD", 5)
+    monkeypatch.setattr(tuning.runner, "run_trial", train_nothing)
+    file = fix_settings(read_sweep(write_sweep(tmp_path)[0]), ["nr_filters=2"])
+    return Sweep(file, fixed_settings(file), tmp_path / "sweeps"), open_storage(f"sqlite:///{tmp_path}/x.db")
 
 
-def test_mistakes_are_one_line(tmp_path, script):
+def train_nothing(sweep, trial):
+    trial.set_user_attr("settings", {"dropout": trial.suggest_float("dropout", 0, 0.3)})
+    trial.set_user_attr("seconds", 0)
+    return 0.5
+
+
+def running_trial(study):
+    """A trial that another process has just started."""
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        trial = study.ask()
+    trial.suggest_float("dropout", 0, 0.3)
+    study._storage.record_heartbeat(trial._trial_id)
+    return trial
+
+
+def test_a_sweep_resumed_at_once_runs_the_interrupted_trial_last(quick, capsys):
+    sweep, storage = quick
+    killed = running_trial(open_study(sweep, "x", storage))
+    study = run_sweep(sweep, "x", storage, 3)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert study.trials[3].params == killed.params and study.trials[2].params != killed.params
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:5] for line in lines] == ["[2/3]", "[3/3]", "waiti", "trial", "[3/3]"]
+    assert lines[3] == "trial 0 was interrupted and is run again"
+
+
+def test_a_trial_that_another_process_runs_is_left_alone(quick):
+    sweep, storage = quick
+    study = open_study(sweep, "x", storage)
+    alive, started = running_trial(study), running_trial(study)
+    with contextlib.closing(sqlite3.connect(storage.engine.url.database)) as database, database:
+        database.execute("DELETE FROM trial_heartbeats WHERE trial_id = ?", (started._trial_id,))  # before the first
+    with get_heartbeat_thread(alive._trial_id, storage):
+        assert run_sweep(sweep, "x", storage, 3).trials[2].state.name == "COMPLETE"
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "RUNNING", "COMPLETE"]
+
+
+def test_a_signal_ends_the_wait_for_other_processes(quick):
+    sweep, storage = quick
+    running_trial(open_study(sweep, "x", storage))
+    sweep.interruption.signum = signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, "x", storage, 1)
+
+
+def test_errors_are_one_line(tmp_path, script):
     flags = write_sweep(tmp_path)
     (tmp_path / "bad.yaml").write_text("method: bayes\nearly_terminate: {}\n")
     cases = [
@@ -342,29 +258,7 @@ def test_mistakes_are_one_line(tmp_path, script):
     assert real.returncode == 2 and real.stderr.startswith("error: ") and len(real.stderr.splitlines()) == 1
 
 
-def test_values_that_the_training_would_refuse_are_refused_at_once(tmp_path):
+def test_invalid_values_are_rejected_before_the_first_trial(tmp_path):
     flags = write_sweep(tmp_path, parameters={"fusion": {"values": ["early", "late"]}})
     with pytest.raises(UserError, match=r"late"):
         script_module.main(flags)
-
-
-def test_a_study_is_of_one_search(tmp_path):
-    file = read_sweep("sweep.yaml")
-    storage = open_storage(f"sqlite:///{tmp_path}/x.db")
-    open_study(Sweep(file, fixed_settings(file), tmp_path), "x", storage)
-    open_study(Sweep(file, fixed_settings(file, ["--device", "cpu", "--data_dir", "d"]), tmp_path), "x", storage)
-    fixed = fix(file, ["max_epochs=2"])
-    with pytest.raises(UserError, match=r"other fixed .*--study NAME"):
-        open_study(Sweep(fixed, fixed_settings(fixed), tmp_path), "x", storage)
-    fixed = fix(file, ["nr_resnet=1"])
-    with pytest.raises(UserError, match=r"other parameters"):
-        open_study(Sweep(fixed, fixed_settings(fixed), tmp_path), "x", storage)
-
-
-def test_which_settings_win(tmp_path):
-    """--set over the file, the file over flags after --, these over the defaults; no W&B unless asked for."""
-    file = fix(read_sweep("sweep.yaml"), ["max_epochs=2", "fusion=film"])
-    fixed = fixed_settings(file, ["--config", "configs/digits.yaml", "--lr_decay", "0.9"])
-    assert fixed["max_epochs"] == 2 and fixed["lr_decay"] == 0.99995 and fixed["dataset"] == "digits"
-    assert fixed["fusion"] == "film" and fixed["en_wandb"] is False and "nr_filters" not in fixed
-    assert fixed_settings(file, en_wandb=True)["en_wandb"] is True

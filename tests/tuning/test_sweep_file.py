@@ -1,4 +1,4 @@
-"""Sweep files: every distribution of W&B, and what is said of a bad file."""
+"""Sweep files: every distribution of W&B, and the errors of invalid files."""
 
 import math
 
@@ -14,7 +14,7 @@ from tuning.sweep_file import parse_sweep, read_sweep
 from utils.errors import UserError
 
 
-def draws(options, count, name="lr", method="random"):
+def sample(options, count, name="lr", method="random"):
     """``count`` values of one parameter."""
     parameter = parse_parameter(name, options)
     sampler = {"random": optuna.samplers.RandomSampler, "bayes": optuna.samplers.TPESampler}[method](seed=1)
@@ -33,7 +33,7 @@ def quiet():
 
 
 @pytest.mark.parametrize(
-    ("options", "law"),
+    ("options", "expected"),
     [
         ({"min": 0.5, "max": 2.0}, stats.uniform(0.5, 1.5)),
         ({"distribution": "uniform", "min": 1, "max": 3}, stats.uniform(1, 2)),
@@ -47,14 +47,14 @@ def quiet():
         ({"distribution": "beta", "a": 2, "b": 5}, stats.beta(2, 5)),
     ],
 )
-def test_continuous_distributions(options, law):
-    values = draws(options, 400)
-    assert stats.kstest(values, law.cdf).pvalue > 1e-3
+def test_continuous_distributions(options, expected):
+    values = sample(options, 400)
+    assert stats.kstest(values, expected.cdf).pvalue > 1e-3
     assert all(isinstance(value, float) for value in values)
 
 
 @pytest.mark.parametrize(
-    ("options", "law"),
+    ("options", "expected"),
     [
         ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.1}, stats.uniform(0, 1)),
         ({"distribution": "q_uniform", "min": 3, "max": 90, "q": 20}, stats.uniform(3, 87)),
@@ -65,45 +65,45 @@ def test_continuous_distributions(options, law):
         ({"distribution": "q_beta", "a": 2, "b": 2, "q": 0.25}, stats.beta(2, 2)),
     ],
 )
-def test_quantised_distributions(options, law):
+def test_quantised_distributions(options, expected):
     """round(X / q) q: an integer q gives integers, and P(value <= k q) is that of X <= (k + 1/2) q."""
     q = options.get("q", 1)
-    values = draws(options, 400)
+    values = sample(options, 400)
     assert all(isinstance(value, int if isinstance(q, int) else float) for value in values)
     steps = [round(value / q) for value in values]
     assert all(value == pytest.approx(step * q) for value, step in zip(values, steps, strict=True))
     for step in set(steps):
         below = sum(s <= step for s in steps)
-        assert stats.binomtest(below, len(steps), float(law.cdf((step + 0.5) * q))).pvalue > 1e-4
+        assert stats.binomtest(below, len(steps), float(expected.cdf((step + 0.5) * q))).pvalue > 1e-4
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(-1000, 1000), st.integers(0, 1000))
 def test_integers_between_min_and_max(low, span):
-    values = draws({"min": low, "max": low + span}, 20, "nr_filters")
+    values = sample({"min": low, "max": low + span}, 20, "nr_filters")
     assert all(isinstance(value, int) and low <= value <= low + span for value in values)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.sampled_from([1, 5, 0.25, 0.1]))
 def test_quantised_values_are_within_half_a_step_of_the_range(low, span, q):
-    for value in draws({"distribution": "q_uniform", "min": low, "max": low + span, "q": q}, 10):
+    for value in sample({"distribution": "q_uniform", "min": low, "max": low + span, "q": q}, 10):
         assert low - q / 2 - 1e-9 <= value <= low + span + q / 2 + 1e-9
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_categorical_values(method):
-    assert set(draws({"values": [16, 32, 64]}, 60, "batch_size", method)) == {16, 32, 64}
-    assert set(draws({"distribution": "categorical", "values": ["flip", "none"]}, 40, "augment", method)) == {
+    assert set(sample({"values": [16, 32, 64]}, 60, "batch_size", method)) == {16, 32, 64}
+    assert set(sample({"distribution": "categorical", "values": ["flip", "none"]}, 40, "augment", method)) == {
         "flip",
         "none",
     }
-    assert set(draws({"values": [None, True, False, 0.5, "x"]}, 90, "tag", method)) == {None, True, False, 0.5, "x"}
+    assert set(sample({"values": [None, True, False, 0.5, "x"]}, 90, "tag", method)) == {None, True, False, 0.5, "x"}
 
 
 def test_probabilities_weigh_the_values():
     for options in ({}, {"distribution": "categorical_w_probabilities"}, {"distribution": "categorical"}):
-        values = draws(options | {"values": [1, 2, 3, 4], "probabilities": [0, 1, 3, 0]}, 400)
+        values = sample(options | {"values": [1, 2, 3, 4], "probabilities": [0, 1, 3, 0]}, 400)
         assert set(values) == {2, 3}
         assert stats.binomtest(values.count(3), 400, 0.75).pvalue > 1e-4
 
@@ -178,7 +178,7 @@ def test_the_goal_is_to_minimize_unless_it_is_named():
         (content(method="grid", parameters={"lr": {"min": 0.1, "max": 0.2}}), "lr: a grid cannot hold uniform"),
     ],
 )
-def test_bad_files(bad, words):
+def test_invalid_files(bad, words):
     with pytest.raises(UserError, match=words) as error:
         parse_sweep(bad, "x")
     assert "\n" not in str(error.value)
@@ -200,7 +200,7 @@ def test_bad_files(bad, words):
         ("lr", {"distribution": "q_uniform", "min": 0}, "q_uniform needs max"),
         ("lr", {"values": []}, "values must be"),
         ("lr", {"values": 3}, "values must be"),
-        ("lr", {"values": [1, 2, 1.0]}, "none of them twice"),
+        ("lr", {"values": [1, 2, 1.0]}, "without duplicates"),
         ("lr", {"values": [[1], [2]]}, r"\[1\] is not supported as a value"),
         ("lr", {"value": {"a": 1}}, "is not supported as a value"),
         ("lr", {"values": [1, 2], "probabilities": [1]}, "one number for each"),
@@ -217,13 +217,13 @@ def test_bad_files(bad, words):
         ("lr", {"distribution": "q_normal", "q": -1}, "q is -1; it must be above 0"),
     ],
 )
-def test_bad_parameters(name, options, words):
+def test_invalid_parameters(name, options, words):
     with pytest.raises(UserError, match=words) as error:
         parse_parameter(name, options)
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_no_sweep_files(tmp_path):
+def test_unreadable_files(tmp_path):
     for text, words in (("a: [1", "not YAML"), ("a: 1", "key a is not supported")):
         path = tmp_path / "x.yaml"
         path.write_text(text)

@@ -1,7 +1,7 @@
-"""`wandb sweep` and `wandb agent`, the real commands, with trials of pcnn_train.py.
+"""The commands `wandb sweep` and `wandb agent` with trials of pcnn_train.py.
 
-openwandb knows no sweeps, so a stand-in answers the client's four calls about them and hands everything else on to
-openwandb, where the trials arrive.
+openwandb has no sweeps, so a proxy answers the client's four calls about sweeps and forwards all others to openwandb,
+which records the trials.
 """
 
 import gzip
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class SweepServer(ThreadingHTTPServer):
-    """A sweep whose trials are known beforehand: one dict of parameters each, given out one at a time."""
+    """A sweep with predefined trials, a dict of parameters each, handed out one at a time."""
 
     def __init__(self, upstream: str, trials: list[dict]):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -32,11 +32,11 @@ class SweepServer(ThreadingHTTPServer):
         self.trials = trials
         self.given = 0
         self.config = ""
-        self.exit_codes: dict[str, int] = {}  # as the trials' clients told them, by run id
+        self.exit_codes: dict[str, int] = {}  # run id -> exit code that its client reported
         self.agent_ended = False
 
     def answer(self, call: str, variables: dict) -> dict | None:
-        """The data of one of the calls about sweeps, None for any other call."""
+        """The response to a call about sweeps; None for any other call."""
         project = {"id": "p", "name": "sweeps", "entity": {"id": "e", "name": "default"}}
         if call == "UpsertSweep":
             self.config = variables["config"]
@@ -74,18 +74,18 @@ class Handler(BaseHTTPRequestHandler):
             if data is not None:
                 return self.reply(200, json.dumps({"data": data}).encode())
         elif self.path.endswith("/file_stream"):
-            told = json.loads(plain)
-            if "exitcode" in told:
-                self.server.exit_codes[self.path.split("/")[-2]] = told["exitcode"]
-        return self.hand_on(body)
+            stream = json.loads(plain)
+            if "exitcode" in stream:
+                self.server.exit_codes[self.path.split("/")[-2]] = stream["exitcode"]
+        return self.forward(body)
 
     def do_PUT(self):
-        self.hand_on(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self.forward(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
     def do_GET(self):
-        self.hand_on(None)
+        self.forward(None)
 
-    def hand_on(self, body: bytes | None) -> None:
+    def forward(self, body: bytes | None) -> None:
         headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}
         request = urllib.request.Request(self.server.upstream + self.path, body, headers, method=self.command)
         try:
@@ -127,14 +127,14 @@ def test_sweep_and_agent(sweep_server, openwandb, wandb_env, tmp_path):
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout + result.stderr
 
-    said = wandb("sweep", "--project", "sweeps", "sweep.yaml")
-    assert "wandb agent default/sweeps/swp" in said
+    output = wandb("sweep", "--project", "sweeps", "sweep.yaml")
+    assert "wandb agent default/sweeps/swp" in output
     assert yaml.safe_load(sweep_server.config) == yaml.safe_load((ROOT / "sweep.yaml").read_text())
 
     for number, trial in enumerate(sweep_server.trials, 1):
         trial["run_dir"] = str(tmp_path / f"trial{number}")
-    said = wandb("agent", "default/sweeps/swp")
-    assert sweep_server.agent_ended, said  # it outlived the trial that failed
+    output = wandb("agent", "default/sweeps/swp")
+    assert sweep_server.agent_ended, output  # the agent continued after the failed trial
     rows = dict(openwandb.rows("select run_id, summary_json from runs where run_id like 'trial%'"))
     first, second = (json.loads(rows[f"trial{number}"]) for number in (1, 2))
     assert "nr_filters" in first["failure"] and not (tmp_path / "trial1").exists()
@@ -163,7 +163,7 @@ def test_sweep_file_is_the_published_one():
 
 
 def test_every_value_of_the_sweep_is_a_flag():
-    """As the agent writes it: --name=value, with True for true."""
+    """In the format of the agent: --name=value, with True for true."""
     from training.settings import TrainSettings
     from utils.arguments import parse_settings
 

@@ -1,0 +1,102 @@
+"""What the trials of a study show: a ranking, importances and correlations of the settings, an ablation."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evaluation.metrics import METRICS
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+__all__ = ["TrialRow", "ablation", "correlations", "setting_importances", "trial_rows"]
+
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A finished trial.
+
+    Args:
+        number: of the trial, from 0.
+        state: complete, pruned or failed.
+        settings: the settings that were searched over.
+        fixed: the other settings that were given.
+        metrics: of the best epoch, with the lowest FID of the run; empty if nothing was measured.
+        history: the reports of all epochs.
+        seconds: duration of the run.
+        failure: why the trial failed.
+    """
+
+    number: int
+    state: str
+    settings: dict[str, Any]
+    fixed: dict[str, Any]
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+    seconds: float
+    failure: str = ""
+
+
+def trial_rows(study: "Study") -> list[TrialRow]:
+    """The finished trials: complete ones from best to worst, then pruned, then failed ones."""
+    spec = study.user_attrs["sweep"]
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        attributes = trial.user_attrs
+        if trial.state.name not in STATES or (trial.state.name == "FAIL" and "failure" not in attributes):
+            continue  # running, waiting, or interrupted and run again
+        row = TrialRow(
+            number=trial.number,
+            state=STATES[trial.state.name],
+            settings=attributes["settings"],
+            fixed=attributes["fixed"],
+            metrics=attributes.get("metrics", {}),
+            history=attributes.get("history", []),
+            seconds=attributes["seconds"],
+            failure=attributes.get("failure", ""),
+        )
+        rows.append(row)
+    sign = -1 if spec["goal"] == "maximize" else 1
+    order = list(STATES.values())
+    return sorted(rows, key=lambda row: (order.index(row.state), sign * row.metrics.get(spec["metric"], 0), row.number))
+
+
+def setting_importances(study: "Study", key: str) -> dict[str, float]:
+    """The fraction of a metric's variance that each setting explains (fANOVA with a random forest); the sum is 1."""
+    import optuna
+
+    measured = optuna.create_study()
+    for trial in study.get_trials():
+        if trial.state.name == "COMPLETE" and key in trial.user_attrs["metrics"]:
+            value = trial.user_attrs["metrics"][key]
+            measured.add_trial(
+                optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=value)
+            )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    importances = optuna.importance.get_param_importances(measured, evaluator=evaluator)
+    return {name.split(" ")[0]: value for name, value in importances.items()}  # without " quantile", " unrounded"
+
+
+def correlations(rows: Sequence[TrialRow], names: Sequence[str], key: str) -> dict[str, float]:
+    """Pearson correlation of each numeric setting that varies with a metric; the metric must vary."""
+    result = {}
+    for name in names:
+        settings = [row.settings.get(name) for row in rows]
+        if all(isinstance(value, int | float) for value in settings) and len(set(settings)) > 1:
+            result[name] = statistics.correlation(settings, [row.metrics[key] for row in rows])
+    return result
+
+
+def ablation(rows: Sequence[TrialRow]) -> dict[str, dict[str, list[float]]]:
+    """Group trials that differ only in their seed: name of the group -> metric -> one value per seed."""
+    groups: dict[str, dict[str, list[float]]] = {}
+    for row in sorted(rows, key=lambda row: row.number):
+        name = ", ".join(str(v) if k == "fusion" else f"{k} {v}" for k, v in row.settings.items() if k != "seed")
+        group = groups.setdefault(name, {key: [] for key in METRICS})
+        for key, values in group.items():
+            if key in row.metrics:
+                values.append(row.metrics[key])
+    return dict(sorted(groups.items()))
