@@ -43,15 +43,15 @@ demo: $(VENV)/.installed ## train on the embedded digits, classify and generate:
 	$(RUN) generate.py --per_class 5 --out $(DEMO)/drawn
 	@echo
 	@echo "The demo is done. Look at:"
-	@echo "  $(DEMO)/samples_grid.png    digits that the network drew, one row a class"
-	@echo "  $(DEMO)/confusion.png       which held-out digits it took for which"
+	@echo "  $(DEMO)/samples_grid.png    digits sampled from the network, one row per class"
+	@echo "  $(DEMO)/confusion.png       confusion matrix of held-out digits"
 	@echo "  $(DEMO)/predictions.csv     a label, a confidence and log p(image | class) for each of them"
-	@echo "  $(DEMO)/run/curves.png      bits per dimension and accuracy while it learned"
+	@echo "  $(DEMO)/run/curves.png      learning curves: bits per dimension and accuracy"
 	@echo "  $(DEMO)/run/best.pt         the trained network"
-	@echo "and, by the network of burgers, pandas, koalas and pizzas that comes with this program:"
-	@echo "  $(DEMO)/drawn_grid.png      what it draws"
-	@echo "  $(DEMO)/examples.csv        what it takes the images in examples/ for"
-	@echo "  $(DEMO)/explanations/       and why"
+	@echo "and from the pretrained checkpoint (burger, panda, koala, pizza):"
+	@echo "  $(DEMO)/drawn_grid.png      samples"
+	@echo "  $(DEMO)/examples.csv        predictions for the images in examples/"
+	@echo "  $(DEMO)/explanations/       their attribution maps"
 
 test: $(VENV)/.installed-dev ## lint and run all tests: about 20 minutes on two cores
 	@echo "This takes about 20 minutes on two cores; make test-fast takes about one."
@@ -59,15 +59,14 @@ test: $(VENV)/.installed-dev ## lint and run all tests: about 20 minutes on two 
 	$(PYTEST)
 
 test-fast: $(VENV)/.installed-dev ## the quick tests, for after an edit: about a minute
-	$(PYTEST) -m "not slow and not integration" $(FAST) \
-		--deselect tests/model/test_incremental.py::test_same_noise_same_images
+	$(PYTEST) -m "not slow and not integration" $(FAST)
 
 lint: $(VENV)/.installed-dev ## check style, format and types; changes nothing
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-format: $(VENV)/.installed-dev ## mend style and format
+format: $(VENV)/.installed-dev ## fix style and format
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
@@ -80,7 +79,7 @@ bench: $(VENV)/.installed ## measure the speed of sampling, classifying and trai
 gpu: $(VENV)/.installed-dev ## check and measure everything on a CUDA GPU
 	PYTHON=$(RUN) DEVICE="$(or $(DEVICE),cuda)" $(if $(DATA_DIR),DATA_DIR="$(DATA_DIR)") benchmarks/gpu.sh
 
-# It can be cut off and started again. DATA_DIR=... names the images where they are not in datasets/cpen455.
+# Each run resumes where it stopped. DATA_DIR=... names the images where they are not in datasets/cpen455.
 headline: $(VENV)/.installed ## train the published configuration and ours on a CUDA GPU
 	$(RUN) pcnn_train.py --config configs/cpen455_published.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/published --resume auto
 	$(RUN) pcnn_train.py --config configs/cpen455.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/ours --resume auto \
@@ -90,7 +89,7 @@ headline: $(VENV)/.installed ## train the published configuration and ours on a 
 	$(RUN) -m training.results $(HEADLINE)/published $(HEADLINE)/ours $(HEADLINE)/hybrid
 
 # By the published protocol. DATA_DIR=... as above; CHECKPOINT=... for another network.
-fid: $(VENV)/.installed ## measure the FID of the network that comes with this program
+fid: $(VENV)/.installed ## measure the FID of the pretrained checkpoint
 	$(RUN) generate.py $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --per_class 25 --out fid_samples --overwrite true \
 		--fid cpen455:test --fid_dims 192 $(DATA)
 

@@ -13,7 +13,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
@@ -33,7 +33,7 @@ from utils.errors import UserError
 from utils.files import check_writable
 from utils.text import file_stems, printable
 
-PerClass = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])
+PerClass: Any = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])
 
 GRID_COLUMNS = 10
 
@@ -112,7 +112,8 @@ def generate(settings: GenerateSettings) -> int:
 
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
     tiles: list[tuple[int, int, Tensor]] = []  # of the grid: row, column, image
-    row_names, files = [], []
+    row_names: list[str] = []
+    files: list[Path] = []
     for start in starts:
         first_row = len(row_names)
         row_names += [start.prefix + net.class_names[label] for label in classes]
@@ -148,7 +149,7 @@ def generate(settings: GenerateSettings) -> int:
     completed = f", for each of {len(starts)} images completed" if settings.complete else ""
     print(f"{settings.per_class} images of each of {len(classes)} classes{completed}: {printable(folder)}")
     print(f"sample grid: {printable(grid)}")
-    if fid is None:
+    if fid is None or settings.fid is None:
         return 0
     line = fid.describe(fid.measure(lambda: files), len(files), printable(settings.fid))
     if line:

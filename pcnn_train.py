@@ -30,7 +30,7 @@ def train(argv: list[str]) -> int:
         trainer.run(folder)
         return 0
     split = trainer.train_split
-    height, width = split.images.shape[2:]
+    height, width = split.image_size
     parameters = sum(p.numel() for p in trainer.net.parameters())
     print(
         f"{settings.dataset}: {len(split)} training and {len(trainer.validation)} validation images of "
@@ -43,6 +43,7 @@ def train(argv: list[str]) -> int:
     print(f"run folder: {folder.path}")
     with start_tracker(settings, folder.path, trainer.device) as tracker:
         trainer.run(folder, tracker)
+    assert state.best is not None  # else no checkpoint was written, which run reports
     print(f"best validation accuracy {state.best[0]:.4f} (at {-state.best[1]:.3f} bits/dim)")
     print(f"checkpoints {folder.path / 'best.pt'} and {folder.path / 'last.pt'}, curves {folder.path / 'curves.png'}")
     return 0

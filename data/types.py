@@ -22,6 +22,12 @@ class ImageSet:
         return len(self.labels)
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        height, width = self.images.shape[2:]
+        return height, width
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 

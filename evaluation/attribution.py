@@ -44,7 +44,7 @@ def write_attributions(
     check_writable(folder / "overview.png")
     stems = file_stems(["overview", *(Path(p.name).stem for p in predictions)])[1:]
     todo = [i for i, p in enumerate(predictions) if not p.error and p.second >= 0]
-    shown = []
+    shown: list[Attribution] = []
     for start in range(0, len(todo), BATCH):
         numbers, pixels = [], []
         for i in todo[start : start + BATCH]:

@@ -34,10 +34,10 @@ def reliability_bins(
     confidence: Sequence[float], correct: Sequence[bool], bins: int
 ) -> list[tuple[float, float, float]]:
     """(fraction of the images, mean confidence, accuracy) of each bin of confidence that has images."""
-    confidence, correct = np.asarray(confidence), np.asarray(correct, dtype=float)
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    posterior, right = np.asarray(confidence), np.asarray(correct, dtype=float)
+    place = np.minimum((posterior * bins).astype(int), bins - 1)
     rows = [place == i for i in range(bins)]
-    return [(row.mean(), confidence[row].mean(), correct[row].mean()) for row in rows if row.any()]
+    return [(row.mean(), posterior[row].mean(), right[row].mean()) for row in rows if row.any()]
 
 
 def expected_calibration_error(confidence: Sequence[float], correct: Sequence[bool], bins: int = 15) -> float:

@@ -33,7 +33,7 @@ def evaluate(
 
     Several processes share the images; each gets the evaluation of all.
     """
-    scorer = Scorer(net, precision, batch_size, tuple(split.images.shape[2:]))
+    scorer = Scorer(net, precision, batch_size, split.image_size)
     quiet = None if rank() == 0 else True
     batches = tqdm(shared_batches(len(split), scorer.batch_size), desc="evaluating", leave=False, disable=quiet)
     mine = [scorer(split.images[batch.start : batch.stop]) for batch in batches]

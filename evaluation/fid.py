@@ -97,8 +97,9 @@ class FID:
             cached = self.cache_dir / f"{dims}_{key.hexdigest()[:32]}.npz"
             statistics = read_statistics(cached, dims)
             if statistics is None:
-                is_set = isinstance(self.reference, ImageSet)
-                statistics = gaussian(self.inception(self.reference.images if is_set else self.reference))
+                reference = self.reference
+                images = reference.images if isinstance(reference, ImageSet) else reference
+                statistics = gaussian(self.inception(images))
                 write_statistics(cached, statistics)
             self._reference_statistics = statistics
         return self._reference_statistics

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["FID_NAMES", "METRICS", "Metric", "best_report", "classification_scores", "is_finite", "ranking"]
+__all__ = ["FID_NAMES", "METRICS", "Goal", "Metric", "best_report", "classification_scores", "is_finite", "ranking"]
+
+
+Goal = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,7 @@ class Metric:
     """How a metric is shown, and whether more of it is better ("maximize") or less ("minimize")."""
 
     title: str
-    goal: str
+    goal: Goal
 
 
 METRICS = {  # keys of metrics.jsonl
@@ -31,7 +34,7 @@ def is_finite(value: Any) -> bool:
 
 def ranking(report: Mapping[str, Any], metric: str = "accuracy", goal: str = "maximize") -> tuple[float, float]:
     """A key by which the best report is the largest; bits/dim decide between reports of the same ``metric``."""
-    value, bpd = report[metric], report.get("val_bpd")
+    value, bpd = report[metric], report.get("val_bpd", math.nan)
     return (value if goal == "maximize" else -value), (-bpd if is_finite(bpd) else -math.inf)
 
 

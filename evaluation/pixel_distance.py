@@ -46,7 +46,7 @@ class PixelDistanceSettings:
     """Settings of evaluation.pixel_distance.
 
     Args:
-        checkpoint: a .pt file that pcnn_train.py wrote; the network that comes with this program by default.
+        checkpoint: a .pt file of pcnn_train.py; by default the pretrained checkpoint.
         reference: DATASET:SPLIT that all are measured against.
         real: the split of the same data set that shows how near real images come.
         data_dir: where the data set's files are; none means datasets/NAME.
@@ -73,8 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     noise = torch.Generator().manual_seed(settings.seed)
     count = -(-len(real) // net.num_classes)
-    images = draw_images(net, range(net.num_classes), count, net.image_size, seed=settings.seed)
-    drawn = torch.stack([image for *_, image in images])[: len(real)]
+    samples = draw_images(net, range(net.num_classes), count, net.image_size, seed=settings.seed)
+    drawn = torch.stack([image for *_, image in samples])[: len(real)]
     rows = {f"real ({settings.real})": real}
     for deviation in NOISE:
         noisy = real + deviation * torch.randn(real.shape, generator=noise)

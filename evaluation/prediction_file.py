@@ -124,6 +124,7 @@ class PredictionFile:
             cells = [str(p.label), safe(self.class_names[p.label]), *numbers]
         try:
             self.writer.writerow([safe(p.name), *cells, safe(p.error)])
+            assert self.file is not None
             self.file.flush()  # the row survives whatever ends this process
         except OSError as error:
             raise UserError(
@@ -158,7 +159,7 @@ class PredictionFile:
         names = self.images.names
         if len(row) != len(self.header) or number >= len(names) or row[0] != safe(names[number]):
             raise self.mismatch("list of images")
-        known = {"name": names[number], "truth": self.images.truth[number]}
+        known: dict[str, Any] = {"name": names[number], "truth": self.images.truth[number]}
         if row[-1]:
             return Prediction(**known, error=plain(row[-1]))
         try:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,7 +95,7 @@ def predict(
             labelled = label_batch(score, torch.stack(readable), prior, temperature) if readable else iter(())
             predictions = []
             for i, result in zip(share, results, strict=True):
-                known = {"name": images.names[i], "truth": images.truth[i]}
+                known: dict[str, Any] = {"name": images.names[i], "truth": images.truth[i]}
                 if isinstance(result, DataError):
                     predictions.append(Prediction(**known, error=str(result)))
                 else:
@@ -105,7 +106,7 @@ def predict(
                 first += 1
 
 
-def label_batch(score: Score, images: Tensor, prior: Tensor | None, temperature: float) -> Iterator[dict]:
+def label_batch(score: Score, images: Tensor, prior: Tensor | None, temperature: float) -> Iterator[dict[str, Any]]:
     """uint8 [B, C, H, W] -> the fields of a Prediction that the network decides, for each image."""
     log_likelihoods = score(images).double()
     probabilities = posterior(log_likelihoods, prior, temperature)

@@ -21,7 +21,8 @@ CLOSE = 8.0
 class Score(Protocol):
     """uint8 [N, C, H, W] -> a score of each class, float32 [N, num_classes]; the largest is the best."""
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int: ...
 
     def __call__(self, images: Tensor) -> Tensor: ...
 

@@ -4,7 +4,7 @@ import math
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from model.mixture import mixture_log_prob, to_unit
@@ -27,7 +27,7 @@ def fold_weight_norm(net: PixelCNN) -> PixelCNN:
     return copy.requires_grad_(False).eval()
 
 
-def log_likelihood(net: PixelCNN, images: Tensor, labels: Tensor) -> Tensor:
+def log_likelihood(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """log p(image | label) in nats: images uint8 [B, C, H, W], labels int64 [B] -> float32 [B]."""
     x = to_unit(images)
     return mixture_log_prob(x, net(x, labels).float())

@@ -1,11 +1,12 @@
 """Figures of a hyperparameter search: parallel coordinates, importances, learning curves, ablation."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
@@ -58,7 +59,7 @@ def plot_parallel(
     worst_first = sorted(range(len(values)), key=values.__getitem__, reverse=goal == "minimize")
     for i in worst_first:
         heights = [positions[i] for _, positions, _ in columns]
-        axes.plot(range(len(columns)), heights, color=colours.to_rgba(values[i]), alpha=0.85, linewidth=1.8)
+        axes.plot(range(len(columns)), heights, color=colours.to_rgba(np.asarray(values[i])), alpha=0.85, linewidth=1.8)
     for x, (_, _, ticks) in enumerate(columns):
         axes.axvline(x, color="0.5", linewidth=0.8, zorder=0)
         for label, y in ticks.items():
@@ -83,7 +84,7 @@ def axis_positions(values: Sequence[Any]) -> tuple[list[float], dict[str, float]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         low, high = min(values), max(values)
         logarithmic = low > 0 and high / low >= 100
-        scale = (LogNorm if logarithmic else Normalize)(low, high)
+        scale: Callable[[Any], float] = (LogNorm if logarithmic else Normalize)(low, high)
         ticks = sorted(set(values))
         if len(ticks) > 8:
             locator = LogLocator() if logarithmic else MaxNLocator(6)

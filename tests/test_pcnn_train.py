@@ -190,7 +190,7 @@ def bad_cases(tmp_path):
         (f"--config {tmp_path}/key.yaml", "Option 'nr_filter' is not accepted"),
         (f"--config {tmp_path}/type.yaml", '"nr_filters": Not of type PositiveInt'),
         (f"--config {tmp_path}/broken.yaml", "Problems parsing config: while parsing a flow sequence"),
-        ("--dataset digits --image_size 10", "image_size 10 will not do: give a side or (H, W), multiples of 4"),
+        ("--dataset digits --image_size 10", "image_size 10 is invalid: give a side or (H, W), positive"),
         ("--dataset digits --image_size 516", "Not of type Side: does not conform to restriction v>=4 and v<=512"),
         ("--dataset digits --device cuda:77", "--device cuda:77: there is no such device here; use --device cpu"),
         ("--dataset digits --device cpu --cuda_graph true", "--cuda_graph true needs a CUDA GPU"),

@@ -56,6 +56,7 @@ class Batches:
 
     def __init__(self, split: ImageSet, settings: TrainSettings, device: torch.device):
         self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.image_size = split.image_size
         self.settings, self.device = settings, device
         self.batch_size = min(settings.batch_size, len(self.labels) // world_size())
         self.joint_batch = self.batch_size * world_size()
@@ -83,7 +84,7 @@ class Batches:
         generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, epoch))
         order = torch.randperm(count, generator=generator)
         mirrored = torch.rand(count, generator=generator) < 0.5
-        shifts = draw_shifts(count, tuple(self.images.shape[2:]), generator)
+        shifts = draw_shifts(count, self.image_size, generator)
         if self.settings.augment != "flip+shift":
             shifts.zero_()
         return order.to(self.device), mirrored.to(self.device), shifts.to(self.device)

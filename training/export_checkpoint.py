@@ -26,7 +26,7 @@ class ExportSettings:
     """Settings of training.export_checkpoint.
 
     Args:
-        checkpoint: a .pt file that pcnn_train.py wrote.
+        checkpoint: a .pt file of pcnn_train.py.
         out: the file to write.
         split: of the checkpoint's data set, to measure and fit on.
         data_dir: where the data set's files are; none means datasets/NAME.

@@ -23,7 +23,7 @@ def candidate_classes(labels: Tensor, num_classes: int, negatives: int) -> Tenso
 
 
 def hybrid_loss(
-    log_p: Tensor, image_shape: tuple[int, int, int], weight: float, temperature: float
+    log_p: Tensor, image_shape: tuple[int, ...], weight: float, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """bits/dim under the true class + ``weight`` x cross-entropy of softmax(log p / temperature), both means over B.
 

@@ -3,14 +3,17 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from training.settings import TrainSettings
 
 __all__ = ["MovingAverage", "lr_factor", "make_optimizer"]
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def lr_factor(settings: TrainSettings, total_steps: int) -> Callable[[int], float]:
@@ -33,7 +36,7 @@ def make_optimizer(net: nn.Module, settings: TrainSettings, total_steps: int) ->
     return optimizer, LambdaLR(optimizer, lr_factor(settings, total_steps))
 
 
-class MovingAverage:
+class MovingAverage(Generic[Net]):
     """An exponential moving average of a network's weights; call ``update`` after each step.
 
     The decay grows as (1 + n) / (10 + n) with the n-th update up to ``decay``, so that a short run's average is
@@ -49,11 +52,12 @@ class MovingAverage:
         updates: how many there were.
     """
 
-    def __init__(self, net: nn.Module, decay: float):
+    def __init__(self, net: Net, decay: float):
         self.net = deepcopy(net).requires_grad_(False).eval()
         self.decay = decay
         self.updates = 0
-        self._averages, self._currents = list(self.net.parameters()), list(net.parameters())
+        self._averages: list[Tensor] = list(self.net.parameters())
+        self._currents: list[Tensor] = list(net.parameters())
 
     @torch.no_grad()
     def update(self) -> None:

@@ -51,6 +51,7 @@ def row(folder: Path) -> tuple[str, ...]:
     """The best epoch of a run as cells. Raises UserError for a folder without a run or an evaluation."""
     settings, reports = run_settings(folder), read_reports(folder)
     best = best_report(reports)
+    assert best is not None  # read_reports found an evaluation
     fids = [report["fid"] for report in reports if "fid" in report]
     return (
         printable(folder.name),

@@ -37,7 +37,7 @@ class TrainingSamples:
     """
 
     def __init__(self, settings: TrainSettings, validation: ImageSet, device: torch.device):
-        self.seed, self.image_size = settings.seed, tuple(validation.images.shape[2:])
+        self.seed, self.image_size = settings.seed, validation.image_size
         self.grid_per_class = max(1, settings.sample_batch_size // validation.num_classes)
         self.fid_per_class = max(1, settings.fid_samples // validation.num_classes)
         self.fid: SafeFID | None = None

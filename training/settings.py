@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 
@@ -12,8 +12,8 @@ from utils.precision import Precision
 
 __all__ = ["TrainSettings", "tagged"]
 
-DecayRate = restricted_number_type("DecayRate", float, [(">", 0), ("<=", 1)], docstring="above 0, at most 1")
-Side = restricted_number_type("Side", int, [(">=", SIDES[0]), ("<=", SIDES[-1])], docstring="pixels, 4 to 512")
+DecayRate: Any = restricted_number_type("DecayRate", float, [(">", 0), ("<=", 1)], docstring="above 0, at most 1")
+Side: Any = restricted_number_type("Side", int, [(">=", SIDES[0]), ("<=", SIDES[-1])], docstring="pixels, 4 to 512")
 
 
 # tags of settings

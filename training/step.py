@@ -68,7 +68,7 @@ class TrainingStep:
         self.ema = MovingAverage(net, settings.ema) if settings.ema else None
         self.sums = torch.zeros(len(StepSums._fields), device=self.device)
         self.seed = 0
-        parallel = net
+        parallel: PixelCNN | DistributedDataParallel = net
         if world_size() > 1:
             parallel = DistributedDataParallel(net, [self.device.index] if self.device.type == "cuda" else None)
         self.log_likelihood = partial(log_likelihood, parallel)
@@ -109,7 +109,8 @@ class TrainingStep:
             clip_grads_with_norm_(self.parameters, self.settings.grad_clip, norm)
         parts = all_mean(parts)
         bad = ~torch.isfinite(norm)
-        self.optimizer.found_inf = bad.float()  # fused Adam leaves weights and moments alone where it is 1
+        # fused Adam leaves weights and moments alone where it is 1
+        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         with self._lr_on_device():
             self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -100,7 +100,7 @@ class WandbTracker(Tracker):
         self.warned = False
         self.best: dict[str, float] = {}  # of each metric, so far
         self.reports: list[dict[str, Any]] = []
-        self.run = None
+        self.run: Any = None  # a wandb.Run
         try:
             self.run = open_run({"dir": str(folder), **{k: v for k, v in options.items() if v is not None}})
         except Exception as error:

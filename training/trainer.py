@@ -221,7 +221,8 @@ class Trainer:
         if rank() == 0:
             path, names = self.folder.path / "confusion.png", self.train_split.class_names
             with tolerate_write_errors("confusion.png"):
-                plot_confusion_matrix(self.validation.labels, evaluation.predictions, names, path)
+                truth, predicted = self.validation.labels.tolist(), evaluation.predictions.tolist()
+                plot_confusion_matrix(truth, predicted, names, path)
                 self.tracker.image("confusion", path, epoch)
         return True
 
@@ -239,7 +240,7 @@ class Trainer:
                 self.folder.path / name,
                 self.net,
                 ema=None if self.step.ema is None else self.averaged,
-                image_size=tuple(self.train_split.images.shape[2:]),
+                image_size=self.train_split.image_size,
                 class_names=self.train_split.class_names,
                 dataset=self.settings.dataset,
                 settings=dataclasses.asdict(self.settings),
@@ -264,4 +265,5 @@ def configure_torch(deterministic: bool) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the one in which cuBLAS repeats its sums
     torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # all of it is written before it is read
+    # all of it is written before it is read
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

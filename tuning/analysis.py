@@ -84,8 +84,8 @@ def correlations(rows: Sequence[TrialRow], names: Sequence[str], key: str) -> di
     """Pearson correlation of each numeric setting that varies with a metric; the metric must vary."""
     result = {}
     for name in names:
-        settings = [row.settings.get(name) for row in rows]
-        if all(isinstance(value, int | float) for value in settings) and len(set(settings)) > 1:
+        settings = [value for row in rows if isinstance(value := row.settings.get(name), int | float)]
+        if len(settings) == len(rows) and len(set(settings)) > 1:
             result[name] = statistics.correlation(settings, [row.metrics[key] for row in rows])
     return result
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evaluation.metrics import is_finite
-from training.settings import TrainSettings
+from training.settings import TrainSettings, tagged
 from utils.errors import UserError
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-__all__ = ["FOLDER_SETTINGS", "Parameter", "Value", "is_int", "parse_parameter"]
+__all__ = ["Parameter", "Value", "is_int", "parse_parameter"]
 
 Value = bool | int | float | str | None
 REQUIRED = object()
@@ -42,7 +42,6 @@ DISTRIBUTIONS: dict[str, dict[str, Any]] = {  # name in W&B -> its keys and thei
     "q_beta": BETA | QUANTISED,
 }
 MARGIN = 1e-6  # quantile levels are sampled from [MARGIN, 1 - MARGIN]: a normal quantile is infinite at 0 and 1
-FOLDER_SETTINGS = {"run_dir", "save_dir", "sample_dir"}  # sweep.py sets them for every trial
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,8 @@ class Parameter:
             return trial.suggest_int(self.name, options["min"], options["max"])
         if "min" in options:
             low, high, log = self.bounds()
-            value = trial.suggest_float(f"{self.name} unrounded" if "q" in options else self.name, low, high, log=log)
+            name = f"{self.name} unrounded" if "q" in options else self.name
+            value: Any = trial.suggest_float(name, low, high, log=log)
         else:
             value = self.quantile(trial.suggest_float(f"{self.name} quantile", MARGIN, 1 - MARGIN))
         return quantise(value, options["q"]) if "q" in options else value
@@ -136,7 +136,7 @@ def parse_parameter(name: str, options: Any) -> Parameter:
     """Parse one entry of ``parameters`` of a sweep file. Raises UserError that names the entry."""
     if name not in {field.name for field in dataclasses.fields(TrainSettings)}:
         raise UserError(f"parameters: pcnn_train.py has no setting {name} (see its --help)")
-    if name in FOLDER_SETTINGS:
+    if name in tagged("folder"):
         raise UserError(f"parameters: {name} cannot be swept; sweep.py makes a folder for every trial")
     if not isinstance(options, dict):
         raise UserError(f"{name}: give a mapping, as in {name}: {{values: [1, 2]}}")

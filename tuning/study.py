@@ -3,10 +3,11 @@
 import json
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.settings import TrainSettings
+from training.settings import TrainSettings, tagged
 from tuning.sweep_file import Sweep
 from utils.errors import UserError
 from utils.signals import Interruption
@@ -25,7 +26,6 @@ __all__ = [
 
 HEARTBEAT = 10  # seconds between the heartbeats of a running trial
 GRACE_PERIOD = 30  # seconds without a heartbeat after which a running trial counts as interrupted
-MACHINE_SETTINGS = {"data_dir", "device", "en_wandb", "fid_weights"}  # may differ between machines that share a study
 
 
 def sqlite_url(path: Path) -> str:
@@ -54,6 +54,7 @@ def open_storage(url: str) -> "RDBStorage":
                 continue
             message = str(error).strip().splitlines()[0]  # the SQL statement and a link follow
             raise UserError(f"the database {hide_password(url)} cannot be opened ({message})") from None
+    raise AssertionError("the last attempt returns or raises")
 
 
 def hide_password(url: str) -> str:
@@ -65,6 +66,11 @@ def hide_password(url: str) -> str:
         return "of --storage"
 
 
+def of_every_machine(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that must be equal on all machines that share a study."""
+    return {key: value for key, value in fixed.items() if key not in tagged("machine")}
+
+
 def open_study(sweep: Sweep, name: str, storage: Any) -> "Study":
     """Open or create the study ``name``. Raises UserError if an existing study has another search."""
     import optuna
@@ -73,7 +79,7 @@ def open_study(sweep: Sweep, name: str, storage: Any) -> "Study":
         study_name=name, storage=storage, direction=sweep.file.goal, load_if_exists=True, pruner=make_pruner(sweep)
     )
     file = sweep.file
-    fixed = {key: value for key, value in sweep.fixed.items() if key not in MACHINE_SETTINGS}
+    fixed = of_every_machine(sweep.fixed)
     spec = {
         "method": file.method, "metric": file.metric, "goal": file.goal, "parameters": file.raw, "fixed": fixed,
     }  # fmt: skip
@@ -81,6 +87,7 @@ def open_study(sweep: Sweep, name: str, storage: Any) -> "Study":
     if stored is None:
         study.set_user_attr("sweep", spec)
         return study
+    stored = stored | {"fixed": of_every_machine(stored["fixed"])}  # older studies hold more
     for key, value in json.loads(json.dumps(spec)).items():  # the database holds JSON
         if stored[key] != value:
             raise UserError(

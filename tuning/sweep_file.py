@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from training.settings import TrainSettings
-from tuning.search_space import FOLDER_SETTINGS, Parameter, Value, is_int, parse_parameter
+from evaluation.metrics import Goal
+from training.settings import TrainSettings, tagged
+from tuning.search_space import Parameter, Value, is_int, parse_parameter
 from utils.arguments import parse_settings
 from utils.errors import UserError, reason
 from utils.signals import Interruption
@@ -38,7 +39,7 @@ class SweepFile:
     name: str
     method: str
     metric: str
-    goal: str
+    goal: Goal
     constants: dict[str, Value]
     parameters: list[Parameter]
     raw: dict[str, Any]
@@ -155,7 +156,7 @@ def fixed_settings(sweep: SweepFile, flags: Sequence[str] = (), en_wandb: bool =
         for name, value in dataclasses.asdict(settings).items()
         if name not in searched and (name in constants or value != getattr(defaults, name))
     }
-    for name in FOLDER_SETTINGS & fixed.keys():
+    for name in tagged("folder") & fixed.keys():
         raise UserError(f"--{name} cannot be given to trials; sweep.py makes a folder for every trial (--save_dir)")
     return fixed
 

@@ -66,7 +66,7 @@ def run_trial(sweep: Sweep, trial: "Trial") -> float:
         failure = failure_reason(log, process.returncode)
     elif best is None:
         failure = f"the run reported no {metric}"
-    if failure:
+    if failure or best is None:
         trial.set_user_attr("failure", failure)
         raise TrialFailed(failure)
     return best[metric]

@@ -386,7 +386,7 @@ class TestStarterCode:
         file = write(state)
         monkeypatch.setattr("model.checkpoint.PixelCNN", None)
         refuse(load_starter_checkpoint, file, 3)
-        with pytest.raises(CheckpointError, match="larger than .* data in the file"):
+        with pytest.raises(CheckpointError, match=r"larger than .* data in the file"):
             load_starter_checkpoint(file, 3)
 
     @pytest.mark.parametrize("fusion", ["film", "early"])

@@ -1,4 +1,4 @@
-"""The stepping twin computes what the network computes."""
+"""The incremental sampler computes what the network computes."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_outputs_equal_the_network_s(make_net, device, fusion, channels, batch, 
     torch.testing.assert_close(stepped(net, images, labels), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (16, 16), (20, 12), (32, 32)])
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (20, 12), pytest.param((32, 32), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_same_noise_same_images(make_net, device, fusion, channels, size):
