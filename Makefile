@@ -15,7 +15,7 @@ CHECK = import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "er
 	and $(CHOSEN) is %d.%d: make clean, then make PYTHON=python3.11 TARGET" % (v[0], v[1]))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench gpu headline fid clean
+.PHONY: help venv demo test test-fast lint format bench gpu headline fid clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.11], with one of these targets:"
@@ -33,7 +33,9 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-demo: $(VENV)/.installed ## train on the embedded digits, classify and generate: 1.5 to 3 minutes
+venv: $(VENV)/.installed ## set up .venv with the requirements of users
+
+demo: $(VENV)/.installed ## train on the embedded digits, classify and generate: a few minutes
 	rm -rf $(DEMO)
 	$(RUN) pcnn_train.py --config configs/digits.yaml --run_dir $(DEMO)/run
 	$(RUN) -m data.export digits validation $(DEMO)/validation
@@ -50,15 +52,15 @@ demo: $(VENV)/.installed ## train on the embedded digits, classify and generate:
 	@echo "  $(DEMO)/run/best.pt         the trained network"
 	@echo "and from the pretrained checkpoint (burger, panda, koala, pizza):"
 	@echo "  $(DEMO)/drawn_grid.png      samples"
-	@echo "  $(DEMO)/examples.csv        predictions for the images in examples/"
+	@echo "  $(DEMO)/examples.csv        predictions for the images in examples/, which are such samples"
 	@echo "  $(DEMO)/explanations/       their attribution maps"
 
 test: $(VENV)/.installed-dev ## lint and run all tests: about 20 minutes on two cores
-	@echo "This takes about 20 minutes on two cores; make test-fast takes about one."
+	@echo "This takes about 20 minutes on two cores; make test-fast takes under 90 seconds."
 	$(MAKE) lint
 	$(PYTEST)
 
-test-fast: $(VENV)/.installed-dev ## the quick tests, for after an edit: about a minute
+test-fast: $(VENV)/.installed-dev ## fast tests, for use while editing: under 90 seconds
 	$(PYTEST) -m "not slow and not integration" $(FAST)
 
 lint: $(VENV)/.installed-dev ## check style, format and types; changes nothing

@@ -4,7 +4,7 @@ A PATH is a file, or a folder that is searched recursively for files with an ima
 --split SPLIT classifies a split of a data set instead. The CSV has a row for each image, in order: path, label,
 class_name, confidence (posterior probability), bpd (bits per dimension under that class), logp_<class> (nats) for each
 class, error. A missing or unreadable file gets only an error, and the exit status is 1. A text that a spreadsheet would
-run as a formula has a ' before it. Where the true class is known (a folder above the image is named after a class, or
+run as a formula is prefixed with '. Where the true class is known (a folder above the image is named after a class, or
 the split has labels), accuracy and F1 are printed, and confusion.png and reliability.png are written beside the CSV.
 Rows are written to OUT.partial one by one, and --resume continues an interrupted classification.
 """
@@ -52,11 +52,11 @@ class ClassifySettings:
         data_dir: with --dataset: where its files are; none means datasets/NAME.
         prior: p(class), a positive number for each class, as in --prior 0.1 0.2 0.3 0.4; scaled to sum to 1.
             Uniform by default.
-        temperature: of the posterior, which confidence is taken from; labels do not depend on it. None means
+        temperature: of the posterior, used for the confidence; labels do not depend on it. None means
             the one in the checkpoint, which was fitted on validation images, else 1.
         tta: none, or flip: average log p of an image and of its mirror image (bpd and logp_ too), in twice the time.
         explain: a folder for the attribution maps: the per-pixel log-likelihood ratio of the two most probable classes.
-        batch_size: images at a time, at least 1; auto is the device's default. Halved when memory runs out.
+        batch_size: images per batch, at least 1; auto is the device's default. Halved when memory runs out.
         precision: of the network: fp32, bf16, fp16 (CUDA only), or auto: bf16 where the device has it natively, fp16
             on older GPUs, else fp32, with close classes scored again in fp32; bf16 alone changed the
             label of one image in 40. The likelihood is fp32.

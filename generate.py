@@ -1,7 +1,7 @@
 """Sample images of chosen classes: python generate.py --checkpoint CKPT --per_class 25 --out samples.
 
 Writes PNG files <class>_0001.png, ... into the folder --out, ready for FID, and beside it a grid of the first
-ones of each class, <out>_grid.png. The random numbers of an image depend on --seed, its class and its number alone;
+ones of each class, <out>_grid.png. The random numbers of an image depend on --seed, its class and its index only;
 rounding depends on the batch size, and can change a level. --fid REFERENCE also prints
 their Fréchet Inception distance to REFERENCE; where that fails, the images are kept and the exit status is 1.
 
@@ -47,7 +47,7 @@ class GenerateSettings:
         out: the folder to write to, new or empty.
         per_class: images of each class, 1 to a million.
         classes: names of the classes to sample, as in --classes pizza koala; all by default.
-        seed: of the randomness, 0 to 2^32 - 1.
+        seed: random seed, 0 to 2^32 - 1.
         temperature: above 0; 1 samples from the model, less gives likelier and less varied images.
         batch_size: images sampled together, at least 1; auto is 64 on a CPU, 512 on a GPU. Halved when memory runs out.
         complete: image files to complete, as in --complete a.png b.jpg.

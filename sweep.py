@@ -33,7 +33,12 @@ def parse(argv: list[str]) -> Namespace:
     )
     parser.add_argument("--prune", action="store_true", help="stop trials that are worse than the median of the others")
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="seed of the search")
-    parser.add_argument("--en_wandb", type=bool, default=False, help="log the trials to Weights & Biases")
+    parser.add_argument(
+        "--en_wandb",
+        type=bool,
+        default=False,
+        help="log the trials to Weights & Biases; overrides en_wandb of the sweep file and of --set",
+    )
     parser.add_argument("--report", type=str, metavar="STUDY", help="report on this study (name or .db file) instead")
     parser.add_argument("--out", type=str, help="folder of the report; by default SAVE_DIR/STUDY/report")
     parser.add_argument("--study", type=str, help="name of the study; by default the name of the sweep file")

@@ -7,12 +7,12 @@ no FID and compares with none; side by side it tells real, noisy and drawn image
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from data import DATASETS, load_split
+from evaluation.fid import gaussian
 from evaluation.generation import draw_images
 from model import load_checkpoint
 from model.checkpoint import PRETRAINED
@@ -34,11 +34,11 @@ def pixel_distance(images: Tensor, reference: Tensor) -> float:
     """
     from pytorch_fid.fid_score import calculate_frechet_distance
 
-    def statistics(pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        small = F.adaptive_avg_pool2d(pixels.double() / 255, SIDE).flatten(1).numpy()
-        return small.mean(axis=0), np.cov(small, rowvar=False)
-
-    return float(calculate_frechet_distance(*statistics(images), *statistics(reference)))
+    ours, theirs = (
+        gaussian(F.adaptive_avg_pool2d(pixels.double() / 255, SIDE).flatten(1).numpy())
+        for pixels in (images, reference)
+    )
+    return float(calculate_frechet_distance(*ours, *theirs))
 
 
 @dataclass

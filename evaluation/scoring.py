@@ -13,8 +13,7 @@ __all__ = ["MirrorScorer", "Score", "Scorer"]
 
 # feature maps of 32x32 (images x classes) at a time: few for a CPU's caches, many for a GPU's cores
 MAPS = {"cpu": 32, "cuda": 1024}
-# nats between classes within which 16 bits may pick the wrong one: the log-likelihoods of a trained network on 32x32
-# images were 2.5 nats off on average
+# nats between classes within which 16 bits may pick the wrong one; 16-bit log-likelihoods were 3 nats off on average
 CLOSE = 8.0
 
 

@@ -1,1 +1,1 @@
-"""Every figure that a person looks at. Plain numbers in, PNG files out."""
+"""All figures: numbers and arrays in, PNG files out."""

@@ -2,25 +2,20 @@
 
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-import matplotlib
 import pytest
 import torch
 from hypothesis import settings
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from data import ImageSet, load_split
 from plots.images import write_png
+
+pytest_plugins = ["tests.recorded_graphs", "tests.runs", "tests.wandb_server"]
+pytest.register_assert_rewrite("tests.model.checkpoints")
 
 settings.register_profile("timeless", deadline=None)  # machines are slow at times
 settings.load_profile("timeless")
@@ -46,63 +41,6 @@ def script():
         return subprocess.run(command, text=True, timeout=timeout, cwd=ROOT, **options)
 
     return run
-
-
-class RecordedGraph(TorchDispatchMode):
-    """A stand-in for `torch.cuda.CUDAGraph` that runs on the CPU.
-
-    A graph repeats the operations of one run of Python on the same memory. The stand-in does as much: it records them,
-    and a replay runs each again on the tensors of then. What only Python would do, or a fresh tensor would hold, is
-    lost, as it is in a graph.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.calls, self.replays = [], 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        outputs = function(*args, **kwargs or {})
-        self.calls.append((function, args, kwargs or {}, outputs))
-        return outputs
-
-    def names(self) -> set[str]:
-        """Of the operations."""
-        return {function.overloadpacket._qualified_op_name for function, *_ in self.calls}
-
-    @torch.no_grad()
-    def replay(self):
-        self.replays += 1
-        if self.replays == 1:
-            return  # recording has computed what capturing leaves to the first replay
-        for function, args, kwargs, outputs in self.calls:
-            again = function(*args, **kwargs)
-            for kept, new in zip(tree_leaves(outputs), tree_leaves(again), strict=True):
-                if isinstance(kept, torch.Tensor) and kept.data_ptr() != new.data_ptr():
-                    kept.copy_(new)
-
-
-@pytest.fixture
-def recorded_graphs(monkeypatch) -> list[RecordedGraph]:
-    """CUDA graphs are recorded ones, listed here as they are made; streams are none."""
-    made = []
-
-    def make():
-        made.append(RecordedGraph())
-        return made[-1]
-
-    @contextmanager
-    def inside(context, stream=None):
-        with context:
-            yield
-
-    stream = mock.MagicMock()
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", make)
-    monkeypatch.setattr(torch.cuda, "graph", inside)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
-    monkeypatch.setattr(torch.cuda, "stream", inside)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    return made
 
 
 @pytest.fixture
@@ -178,81 +116,6 @@ def hub(empty_hub, inception_weights) -> Path:
     (empty_hub / "checkpoints").mkdir(parents=True)
     (empty_hub / "checkpoints" / inception_weights.name).symlink_to(inception_weights)
     return empty_hub
-
-
-@pytest.fixture
-def wandb_env(tmp_path) -> dict[str, str]:
-    """The environment of someone without a W&B account, where wandb keeps its own files below tmp_path."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    home = tmp_path / "home"
-    home.mkdir()
-    folders = {f"WANDB_{name}_DIR": str(tmp_path / f"wandb_{name.lower()}") for name in ("CACHE", "CONFIG", "DATA")}
-    env |= {
-        "HOME": str(home),
-        "NETRC": str(home / "netrc"),
-        "WANDB_DIR": str(tmp_path),
-        "WANDB_ERROR_REPORTING": "false",
-    }
-    return env | folders | {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # not a new list of fonts for every home
-
-
-class OpenWandb:
-    """A W&B-compatible server on loopback that keeps its data below ``folder``."""
-
-    KEY = "local" + 40 * "0"  # of the account that it makes at its first start
-
-    def __init__(self, folder: Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.folder = folder
-        self.url = f"http://127.0.0.1:{port}"
-        self.env = {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": self.KEY}
-        command = [sys.executable, "-m", "openwandb", "serve", "--host", "127.0.0.1", "--port", str(port)]
-        with open(folder / "log", "w") as log:
-            command += ["--data-dir", str(folder)]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-    def wait(self) -> None:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{self.url}/login", timeout=5).close()
-                return
-            except (urllib.error.URLError, ConnectionError):
-                assert self.process.poll() is None, (self.folder / "log").read_text()
-                time.sleep(0.1)
-        raise AssertionError("the server does not answer")
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def rows(self, query: str, *values: object) -> list[tuple]:
-        """Rows of its SQLite database."""
-        with sqlite3.connect(self.folder / "openwandb.db") as db:
-            return db.execute(query, values).fetchall()
-
-
-@pytest.fixture(scope="session")
-def start_openwandb(tmp_path_factory):
-    """A context manager that starts a server and stops it at the end."""
-
-    @contextmanager
-    def start():
-        server = OpenWandb(tmp_path_factory.mktemp("openwandb"))
-        try:
-            server.wait()
-            yield server
-        finally:
-            server.stop()
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def openwandb(start_openwandb):
-    with start_openwandb() as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

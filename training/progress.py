@@ -1,4 +1,4 @@
-"""What a run shows while it trains."""
+"""Progress of a run on the terminal."""
 
 from typing import Any
 
@@ -19,11 +19,11 @@ class Readout:
     def __init__(self, device: torch.device):
         self.cuda = device.type == "cuda"
         self.copied = torch.cuda.Event() if self.cuda else None
-        self.copy: Tensor | None = None  # on its way
-        self.steps = 0  # when it left
+        self.copy: Tensor | None = None  # pending
+        self.steps = 0  # at the start of the copy
 
     def read(self, sums: Tensor, steps: int) -> StepSums | None:
-        """The sums of some steps ago, once, when they have arrived; ``self.steps`` says how many steps they are of."""
+        """The sums of some steps ago, once, once they are available; ``self.steps`` says how many steps they are of."""
         if self.copy is None and steps % self.EVERY == 0:
             self.copy = torch.empty_like(sums, device="cpu", pin_memory=self.cuda)
             self.copy.copy_(sums, non_blocking=True)

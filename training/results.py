@@ -1,6 +1,5 @@
 """The rows of a table of results: python -m training.results RUN_DIR..."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from evaluation.metrics import best_report
 from plots.curves import plot_tradeoff
 from training.resume import run_settings
+from training.run_folder import read_reports
 from training.settings import TrainSettings
 from utils.arguments import parse_settings, run_script
 from utils.errors import UserError
@@ -31,10 +31,10 @@ class ResultsSettings:
     figure: str | None = None
 
 
-def read_reports(folder: Path) -> list[dict[str, Any]]:
+def evaluated_reports(folder: Path) -> list[dict[str, Any]]:
     """The reports of a run. Raises UserError unless one of them has an evaluation."""
     try:
-        reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        reports = read_reports(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{printable(folder)} has no readable metrics.jsonl ({error})") from None
     if not any("accuracy" in report for report in reports):
@@ -49,9 +49,9 @@ def objective(settings: TrainSettings) -> str:
 
 def row(folder: Path) -> tuple[str, ...]:
     """The best epoch of a run as cells. Raises UserError for a folder without a run or an evaluation."""
-    settings, reports = run_settings(folder), read_reports(folder)
+    settings, reports = run_settings(folder), evaluated_reports(folder)
     best = best_report(reports)
-    assert best is not None  # read_reports found an evaluation
+    assert best is not None  # evaluated_reports found an evaluation
     fids = [report["fid"] for report in reports if "fid" in report]
     return (
         printable(folder.name),
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"| {' | '.join(cells)} |")
     if settings.figure:
         runs = [Path(run) for run in settings.runs]
-        evaluations = [[report for report in read_reports(run) if "accuracy" in report] for run in runs]
+        evaluations = [[report for report in evaluated_reports(run) if "accuracy" in report] for run in runs]
         labels = [objective(run_settings(run)) for run in runs]
         plot_tradeoff(list(zip(labels, evaluations, strict=True)), settings.figure)
     return 0

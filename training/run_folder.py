@@ -20,7 +20,7 @@ from utils.errors import UserError
 from utils.files import atomic_write
 from utils.text import printable
 
-__all__ = ["RunFolder", "check_place", "tolerate_write_errors"]
+__all__ = ["RunFolder", "check_place", "read_reports", "tolerate_write_errors"]
 
 
 class RunFolder:
@@ -125,3 +125,11 @@ def curve_panels(reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]
     }
     distances = [name for name in FID_NAMES if any(name in report for report in reports)]
     return panels | {name.replace("_", " "): {name: "samples"} for name in distances}
+
+
+def read_reports(folder: Path) -> list[dict[str, Any]]:
+    """The reports of a run so far, one per epoch; none before the first."""
+    try:
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    except FileNotFoundError:
+        return []

@@ -35,10 +35,10 @@ class TrainSettings:
     Args:
         dataset: digits (part of scikit-learn), cpen455, cifar10, cifar100, mnist, fashion_mnist, svhn, or folder: class
             sub-folders below --data_dir.
-        data_dir: where the data set's files are or go; none means datasets/NAME.
+        data_dir: folder of the data set, and where it is downloaded to; datasets/NAME by default.
         image_size: side in pixels, a multiple of 4 from 4 to 512; none means the data set's own.
         save_dir: each run makes one folder below this one.
-        run_dir: the run's own folder instead; it must be new or empty.
+        run_dir: the exact folder of the run instead; it must be new or empty.
         sample_dir: folder of the sample grids; none means samples/ in the run's folder.
         resume: resume an interrupted run: its folder, or auto: the newest run of this configuration below
             --save_dir (or in --run_dir), and a new one where there is none. Other flags may be left out.
@@ -49,8 +49,8 @@ class TrainSettings:
         nr_logistic_mix: components of the mixture (K), at least 1.
         fusion: how the class enters: early (one-hot maps joined to the input), middle (embedding after every
             residual block), film (scale and shift of every block), none.
-        dropout: of the residual blocks, 0 to below 1; small networks on small images need little.
-        init: default, or data (data-dependent: every convolution's output starts with mean 0 and deviation 1).
+        dropout: rate of the residual blocks, 0 to below 1; small networks on small images need little.
+        init: default, or data (data-dependent: every convolution's output starts with mean 0 and standard deviation 1).
         batch_size: images per step (of each process under torchrun), at least 1.
         max_epochs: passes over the training images, at least 1.
         lr: learning rate of Adam at its peak, above 0.

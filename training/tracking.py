@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from evaluation.metrics import METRICS, best_report
+from training.run_folder import read_reports
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.errors import summary
@@ -114,9 +115,8 @@ class WandbTracker(Tracker):
         run.define_metric("*", step_metric="epoch")  # a resumed run repeats epochs, and W&B's own step cannot decrease
         saved = {"id": run.id, "project": run.project, "entity": run.entity or None}
         (self.folder / RUN_FILE).write_text(json.dumps(saved) + "\n")
-        metrics = self.folder / "metrics.jsonl"
-        for line in metrics.read_text().splitlines() if metrics.exists() else ():
-            self.note_best(json.loads(line))
+        for report in read_reports(self.folder):
+            self.note_best(report)
 
     def note_best(self, values: dict[str, Any]) -> None:
         self.reports.append(values)

@@ -1,4 +1,4 @@
-"""The training loop: maximum likelihood of p(image | class)."""
+"""The training loop."""
 
 import dataclasses
 import os
@@ -185,9 +185,9 @@ class Trainer:
         """Raise UserError if too many steps in a row were skipped."""
         longest = int(sums.longest_row)
         if longest >= MAX_SKIPPED[self.precision]:
-            advice = "lower --lr, give it more --warmup, or --grad_clip 1"
+            advice = "lower --lr, increase --warmup, or use --grad_clip 1"
             if self.precision != "fp32":
-                advice += ", or take --precision fp32"
+                advice += ", or use --precision fp32"
             raise UserError(
                 f"epoch {self.state.epoch}: the loss or its gradient was non-finite in {longest} steps in a row; "
                 f"{advice}. The run is in {printable(self.folder.path)}"

@@ -1,6 +1,5 @@
 """One trial of a sweep: pcnn_train.py in its own process and run folder."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.metrics import METRICS, best_report, is_finite
+from training.run_folder import read_reports
 from tuning.sweep_file import Sweep, to_flags
 
 if TYPE_CHECKING:
@@ -99,14 +99,6 @@ def terminate(process: subprocess.Popen) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def read_reports(folder: Path) -> list[dict[str, Any]]:
-    """The reports of a run so far, one an epoch; none before the first. The run replaces metrics.jsonl atomically."""
-    try:
-        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    except FileNotFoundError:
-        return []
 
 
 def report_metric(trial: "Trial", metric: str, reports: list[dict[str, Any]], reported: int) -> int:

@@ -1,44 +1,21 @@
-"""read_image and find_images on files made here, against pixel values worked out by hand."""
+"""read_image on files made here, against pixel values worked out by hand."""
 
 import io
-import os
-import struct
-import time
-import warnings
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image
 
-from data import find_images, read_image
-from data import images as images_module
-from data.images import MAX_BYTES, MAX_PIXELS, ONE_LARGE, read_images, resize_images
+from data import read_image
+from data.images import read_images, resize_images
+from tests.data.image_files import png, saved
 from utils.errors import DataError
-
-
-def saved(image, file_format, **options):
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    file.seek(0)
-    return file
 
 
 def row(*levels, mode="L", dtype=np.uint8):
     """One row of pixels as an image."""
     return Image.frombytes(mode, (len(levels), 1), np.array(levels, dtype).tobytes())
-
-
-def png(width, height, bits, color, scanlines, *chunks):
-    """A PNG written by hand: for headers and depths Pillow does not write."""
-    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
-    body = b"\x89PNG\r\n\x1a\n"
-    for kind, content in [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(scanlines)), (b"IEND", b"")]:
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        body += struct.pack(">I", len(content)) + kind + content + checksum
-    return io.BytesIO(body)
 
 
 def pixels(file, channels, width=None, height=1):
@@ -245,95 +222,6 @@ def test_large_jpegs_are_decoded_small(monkeypatch):
     assert decoded[0] == (128, 128)
 
 
-JPEG = saved(Image.effect_noise((64, 64), 50), "JPEG").getvalue()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"hello, this is text",
-        JPEG[: len(JPEG) // 2],
-        JPEG[:20],
-        b"\x89PNG\r\n\x1a\n",
-        png(0, 4, 8, 0, b"").getvalue(),
-        b"P5 4 4 255\n\1\2",
-        b"P5 -4 4 255\n\1\2",
-        b"GIF89a",
-    ],
-    ids=["empty", "text", "half", "start", "signature", "no-width", "pgm", "negative", "gif"],
-)
-def test_what_is_no_image(tmp_path, content):
-    file = tmp_path / "broken.jpg"
-    file.write_bytes(content)
-    with pytest.raises(DataError, match=r"broken\.jpg: not a readable image \(.+\)$"):
-        read_image(file, 3, 8)
-
-
-def icon(side: int) -> bytes:
-    """A PNG of ``side`` in an ICO, which Pillow decodes while it opens it."""
-    stream = io.BytesIO()
-    Image.new("RGBA", (side, side)).save(stream, "PNG")
-    header = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, stream.tell(), 22)
-    return header + stream.getvalue()
-
-
-def test_icons_are_decoded_one_at_a_time(tmp_path, monkeypatch):
-    """They may be large before anyone can tell; what could not be read does not stay in memory with its error."""
-    at_once = []
-    load = ImageFile.ImageFile.load
-
-    def watched(self):
-        at_once.append(ONE_LARGE._is_owned())
-        return load(self)
-
-    monkeypatch.setattr(ImageFile.ImageFile, "load", watched)
-    (tmp_path / "a.ico").write_bytes(icon(64))
-    assert read_image(tmp_path / "a.ico", 3, 8).shape == (3, 8, 8)
-    assert at_once and all(at_once)
-    assert not ONE_LARGE._is_owned()
-    monkeypatch.setattr(images_module, "MAX_PIXELS", 64)
-    with pytest.raises(DataError, match="64x64 pixels, over the limit") as raised:
-        read_image(tmp_path / "a.ico", 3, 8)
-    error: BaseException | None = raised.value
-    assert error.__cause__ is None and error.__context__ is None
-    locals_of = [frame.tb_frame.f_locals for frame in _frames(error.__traceback__)]
-    assert not any(isinstance(value, Image.Image) for names in locals_of for value in names.values())
-
-
-def _frames(trace):
-    while trace is not None:
-        yield trace
-        trace = trace.tb_next
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000"])
-@pytest.mark.parametrize("part", [0.3, 0.9])
-def test_truncated(file_format, part):
-    content = saved(Image.effect_noise((64, 64), 50), file_format).getvalue()
-    assert read_image(io.BytesIO(content), 1, 8).shape == (1, 8, 8)
-    with pytest.raises(DataError, match="not a readable image"):
-        read_image(io.BytesIO(content[: int(len(content) * part)]), 1, 8)
-
-
-@pytest.mark.parametrize("side", [10_000, 60_000])  # Pillow warns of the first, refuses the second
-def test_decompression_bomb(side):
-    assert side * side > MAX_PIXELS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with pytest.raises(DataError, match="pixels"):
-            read_image(png(side, side, 8, 0, b"\0"), 1, 8)
-
-
-def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(DataError, match=r"gone\.png.*No such file"):
-        read_image(tmp_path / "gone.png", 3, 8)
-    with pytest.raises(DataError, match="not a regular file"):
-        read_image(tmp_path, 3, 8)
-    with pytest.raises(DataError, match=r"x\.png"):
-        read_image(str(tmp_path / "a\0x.png"), 3, 8)
-
-
 def test_read_images_keeps_the_order(tmp_path):
     files = []
     for level in range(50):
@@ -356,116 +244,3 @@ def test_resize_images_is_what_read_image_does(channels):
     expected = torch.stack([read_image(saved(image, "PNG"), channels, (8, 4)) for image in images])
     assert torch.equal(resized, expected)
     assert torch.equal(resize_images(tensor, (12, 20), "resizing"), tensor)
-
-
-def test_find_images(tmp_path):
-    wanted = ["a/b/1.JPG", "a/2.png", "b.gif", "c.webp", "c.tiff", "z.d/x.jpeg"]
-    others = [
-        "notes.txt",
-        "a/.hidden.png",
-        ".cache/3.png",
-        "noextension",
-        "x.png.txt",
-        "d.h5",
-        "e.pdf",
-        "png",
-    ]
-    for name in wanted + others:
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    assert find_images(tmp_path) == sorted(tmp_path / name for name in wanted)
-    assert find_images(str(tmp_path / "a")) == [tmp_path / "a/2.png", tmp_path / "a/b/1.JPG"]
-    assert find_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
-
-
-def test_find_images_below_a_hidden_folder(tmp_path):
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache/1.png").touch()
-    assert find_images(tmp_path / ".cache") == [tmp_path / ".cache/1.png"]
-    assert find_images(tmp_path) == []
-
-
-def test_find_images_with_links(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/1.png").touch()
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set/2.png").touch()
-    (tmp_path / "set/linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "set/loop").symlink_to(tmp_path / "set")
-    assert find_images(tmp_path / "set") == [tmp_path / "set/2.png", tmp_path / "set/linked/1.png"]
-
-
-def test_special_files_are_found_and_refused_without_being_opened(tmp_path, special_files):
-    words = special_files(tmp_path)
-    assert find_images(tmp_path) == sorted(tmp_path / name for name in words)
-    for name, word in words.items():
-        assert find_images(tmp_path / name) == [tmp_path / name]
-        with pytest.raises(DataError, match=rf"{name}: not a readable image \(.*{word}"):
-            read_image(tmp_path / name, 3, 8)  # were the pipe opened, this would wait for ever
-
-
-def test_a_file_too_large_to_hold(tmp_path):
-    with open(tmp_path / "sparse.webp", "wb") as file:
-        file.write(b"RIFF\xf0\xff\xff\xffWEBPVP8 ")
-        file.truncate(MAX_BYTES + 1)
-    with pytest.raises(DataError, match="bytes, over the limit"):
-        read_image(tmp_path / "sparse.webp", 3, 8)
-
-
-def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(images_module, "LARGE_PIXELS", 15)
-    inside, most = [], []
-    upright = images_module._upright
-
-    def counted(opened):
-        inside.append(opened)
-        most.append(len(inside))
-        time.sleep(0.01)
-        inside.remove(opened)
-        return upright(opened)
-
-    monkeypatch.setattr(images_module, "_upright", counted)
-    Image.new("L", (4, 4)).save(tmp_path / "x.png")
-    read_images([tmp_path / "x.png"] * 8, 1, (4, 4), "reading")
-    assert most == [1] * 8
-
-
-def test_folders_nested_deeper_than_python_recurses(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for _ in range(1500):
-        os.mkdir("d")
-        os.chdir("d")
-    Path("deep.png").touch()
-    try:
-        assert [file.name for file in find_images(tmp_path)] == ["deep.png"]
-    finally:  # pytest's own cleaning recurses
-        Path("deep.png").unlink()
-        for _ in range(1500):
-            os.chdir("..")
-            os.rmdir("d")
-
-
-@pytest.mark.parametrize("name", ["gone", "x" * 5000, "a\0b"])
-def test_find_images_in_no_folder(tmp_path, name):
-    with pytest.raises(DataError, match="no such file or folder"):
-        find_images(tmp_path / name)
-
-
-def test_find_images_in_a_closed_folder(tmp_path, monkeypatch):
-    (tmp_path / "closed").mkdir()
-    scandir = os.scandir
-
-    def closed(path):
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", closed)
-    with pytest.raises(DataError, match=r"closed: .*Permission denied"):
-        find_images(tmp_path)
-    for name in ("a.png", "z.png"):
-        (tmp_path / name).touch()
-    unreadable = {}
-    assert find_images(tmp_path, unreadable) == [tmp_path / name for name in ("a.png", "closed", "z.png")]
-    assert list(unreadable) == [tmp_path / "closed"] and "Permission denied" in str(unreadable[tmp_path / "closed"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from model import PixelCNN
+from model import PixelCNN, save_checkpoint
+from tests.model.checkpoints import ABOUT
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -57,6 +58,29 @@ def make_net():
         return net.eval()
 
     return make
+
+
+@pytest.fixture(scope="module")
+def good_path(make_net, tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "good.pt"
+    save_checkpoint(path, make_net(), **ABOUT)
+    return path
+
+
+@pytest.fixture
+def contents(good_path):
+    """What a good checkpoint holds, as a dict to spoil."""
+    return torch.load(good_path, weights_only=True)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(checkpoint):
+        path = tmp_path / "spoilt.pt"
+        torch.save(checkpoint, path)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pcnn_train
 from data import load_split
 from evaluation.evaluate import evaluate
 from model import load_checkpoint, read_checkpoint
-from training import ship
+from training import export_checkpoint
 from utils.errors import UserError
 
 
@@ -24,7 +24,7 @@ def best(tmp_path_factory):
 def test_it_holds_the_average_what_was_measured_and_a_temperature(best, half, tmp_path, capsys):
     out = tmp_path / "shipped.pt"
     try:
-        assert ship.main(["--checkpoint", str(best), "--out", str(out), "--half", half]) == 0
+        assert export_checkpoint.main(["--checkpoint", str(best), "--out", str(out), "--half", half]) == 0
     except UserError as error:  # on so small a network 16 bits may cost an image
         assert half == "true" and "leave it out" in str(error)
         return

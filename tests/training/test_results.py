@@ -3,11 +3,8 @@
 import json
 
 import pytest
-import torch
 
 import pcnn_train
-from evaluation.pixel_distance import pixel_distance
-from training import pixel_distance as distance
 from training import results
 from utils.errors import UserError
 
@@ -44,29 +41,3 @@ def test_a_folder_that_is_no_run(tmp_path, run):
         results.main([str(tmp_path)])
     with pytest.raises(UserError, match="folders"):
         results.main([])
-
-
-def test_the_distance_is_0_to_itself_and_grows_with_noise():
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(300, 3, 4, 4, generator=generator)
-    images = (torch.nn.functional.interpolate(coarse, 32) * 255).to(torch.uint8)
-    distances = [0.0]
-    assert pixel_distance(images, images) == pytest.approx(0, abs=1e-3)
-    for deviation in (20, 60, 200):
-        noisy = images + deviation * torch.randn(images.shape, generator=generator)
-        distances.append(pixel_distance(noisy.clamp(0, 255).to(torch.uint8), images))
-    assert distances == sorted(distances) and distances[1] > 1e-3
-    # a constant shift moves the mean of each of the 192 numbers by 51 / 255
-    dark = (images * 0.5).to(torch.uint8)
-    assert pixel_distance(dark + 51, dark) == pytest.approx(192 * 0.2**2, rel=1e-3)
-
-
-def test_side_by_side_on_the_digits(run, capsys):
-    flags = ["--checkpoint", str(run / "best.pt"), "--reference", "digits:train"]
-    assert distance.main(flags) == 0
-    rows = dict(line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
-    values = {name: float(value) for name, value in rows.items()}
-    noisy = [values[f"real with noise of {level} levels"] for level in (8, 32, 64)]
-    assert values["real (validation)"] < noisy[1] < noisy[2] < values["uniform noise"] and "drawn" in values
-    with pytest.raises(UserError, match="--reference"):
-        distance.main(["--checkpoint", str(run / "best.pt"), "--reference", "nothing"])

@@ -1,0 +1,96 @@
+"""find_images: which files of a folder are images."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from data import find_images, read_image
+from utils.errors import DataError
+
+
+def test_find_images(tmp_path):
+    wanted = ["a/b/1.JPG", "a/2.png", "b.gif", "c.webp", "c.tiff", "z.d/x.jpeg"]
+    others = [
+        "notes.txt",
+        "a/.hidden.png",
+        ".cache/3.png",
+        "noextension",
+        "x.png.txt",
+        "d.h5",
+        "e.pdf",
+        "png",
+    ]
+    for name in wanted + others:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert find_images(tmp_path) == sorted(tmp_path / name for name in wanted)
+    assert find_images(str(tmp_path / "a")) == [tmp_path / "a/2.png", tmp_path / "a/b/1.JPG"]
+    assert find_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+
+
+def test_find_images_below_a_hidden_folder(tmp_path):
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache/1.png").touch()
+    assert find_images(tmp_path / ".cache") == [tmp_path / ".cache/1.png"]
+    assert find_images(tmp_path) == []
+
+
+def test_find_images_with_links(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/1.png").touch()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/2.png").touch()
+    (tmp_path / "set/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/loop").symlink_to(tmp_path / "set")
+    assert find_images(tmp_path / "set") == [tmp_path / "set/2.png", tmp_path / "set/linked/1.png"]
+
+
+def test_special_files_are_found_and_refused_without_being_opened(tmp_path, special_files):
+    words = special_files(tmp_path)
+    assert find_images(tmp_path) == sorted(tmp_path / name for name in words)
+    for name, word in words.items():
+        assert find_images(tmp_path / name) == [tmp_path / name]
+        with pytest.raises(DataError, match=rf"{name}: not a readable image \(.*{word}"):
+            read_image(tmp_path / name, 3, 8)  # were the pipe opened, this would wait for ever
+
+
+def test_folders_nested_deeper_than_python_recurses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("deep.png").touch()
+    try:
+        assert [file.name for file in find_images(tmp_path)] == ["deep.png"]
+    finally:  # pytest's own cleaning recurses
+        Path("deep.png").unlink()
+        for _ in range(1500):
+            os.chdir("..")
+            os.rmdir("d")
+
+
+@pytest.mark.parametrize("name", ["gone", "x" * 5000, "a\0b"])
+def test_find_images_in_no_folder(tmp_path, name):
+    with pytest.raises(DataError, match="no such file or folder"):
+        find_images(tmp_path / name)
+
+
+def test_find_images_in_a_closed_folder(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataError, match=r"closed: .*Permission denied"):
+        find_images(tmp_path)
+    for name in ("a.png", "z.png"):
+        (tmp_path / name).touch()
+    unreadable = {}
+    assert find_images(tmp_path, unreadable) == [tmp_path / name for name in ("a.png", "closed", "z.png")]
+    assert list(unreadable) == [tmp_path / "closed"] and "Permission denied" in str(unreadable[tmp_path / "closed"])

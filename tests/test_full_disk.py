@@ -1,0 +1,92 @@
+"""Runs on disks that are full."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import pcnn_train
+from model import load_checkpoint
+from tests.runs import SHORT, assert_same_run, assert_same_tree, last, reports
+from training.trainer import Trainer
+from utils.errors import CheckpointError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, monkeypatch, capsys):
+    """Everything that is written in the second epoch fails; the third is as it would have been."""
+    folder = tmp_path / "run"
+    train_epoch = Trainer.train_epoch
+
+    def epoch(self):
+        report = train_epoch(self)
+        monkeypatch.setattr(torch, "save", full if self.state.epoch == 2 else save)
+        monkeypatch.setattr(os, "replace", full if self.state.epoch == 2 else replace)
+        return report
+
+    save, replace = torch.save, os.replace
+    monkeypatch.setattr(Trainer, "train_epoch", epoch)
+    assert pcnn_train.main([*SHORT, "--save_interval", "1", "--run_dir", str(folder)]) == 0  # a grid is due in epoch 2
+    errors = capsys.readouterr().err
+    for name in ("last.pt", "metrics.jsonl", "curves.png", "epoch_0002.png"):
+        assert f"warning: {name} was not written" in errors, name
+    assert "No space left" in errors
+    assert [file.name for file in (folder / "samples").iterdir()] == ["epoch_0003.png"]
+    assert [report["epoch"] for report in reports(folder)] == [1, 2, 3]
+    assert last(folder)["epoch"] == 3 and not list(folder.glob("*.partial"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_run_that_meets_a_limit_on_files_goes_on(undisturbed, tmp_path):
+    """No file may grow beyond the limit: a real failure to write, in a real process."""
+    import resource
+
+    def train(folder: Path, limit: int, *flags: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "pcnn_train.py", *flags, *SHORT, "--run_dir", folder],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
+        )
+
+    first = torch.load(undisturbed / "best.pt", weights_only=True)
+    assert first["epoch"] > 0
+    sizes = {name: (undisturbed / name).stat().st_size for name in ("best.pt", "last.pt")}
+    assert sizes["best.pt"] < sizes["last.pt"]  # which holds the optimiser too
+    folder = tmp_path / "run"
+    result = train(folder, (sizes["best.pt"] + sizes["last.pt"]) // 2)
+    assert result.returncode == 0 and "last.pt was not written" in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr
+    load_checkpoint(folder / "best.pt")
+    assert reports(folder) == reports(undisturbed)  # it trained on all the same
+    assert not list(folder.glob("*.partial"))
+    assert pcnn_train.main([*SHORT, "--run_dir", str(folder), "--resume", "auto"]) == 0
+    assert_same_run(folder, undisturbed)
+
+    nothing = train(tmp_path / "nothing", sizes["best.pt"] // 2)
+    assert nothing.returncode == 2 and "Traceback" not in nothing.stderr, nothing.stderr
+    assert nothing.stderr.strip().splitlines()[-1].startswith("error: no checkpoint could be written")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_checkpoint_on_a_full_disk_keeps_the_earlier_one(undisturbed, tmp_path, monkeypatch):
+    from model import save_checkpoint
+
+    path = tmp_path / "net.pt"
+    path.write_bytes((undisturbed / "best.pt").read_bytes())
+    (tmp_path / "net.pt.partial").symlink_to("/dev/full")
+    net = load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_checkpoint(path, net, image_size=(8, 8), class_names=net.class_names, dataset="digits")
+    assert_same_tree(load_checkpoint(path).state_dict(), net.state_dict())

@@ -1,0 +1,20 @@
+"""The settings of a training run."""
+
+from typing import get_args, get_type_hints
+
+from data import DATASETS
+from layers import FUSIONS
+from training.settings import TrainSettings, tagged
+
+
+def test_choices_are_those_of_the_code():
+    kinds = get_type_hints(TrainSettings)
+    assert set(get_args(kinds["dataset"])) == set(DATASETS)
+    assert get_args(kinds["fusion"]) == FUSIONS
+
+
+def test_tags():
+    free, machine, folder = map(tagged, ("free", "machine", "folder"))
+    assert folder == {"save_dir", "run_dir", "sample_dir"} and folder < machine & free
+    assert machine - free == {"load_params"}  # the network that a run starts from
+    assert {"lr", "seed", "batch_size", "precision", "dataset", "fusion"}.isdisjoint(free | machine)
