@@ -1,4 +1,4 @@
-"""One folder per run: config.yaml, metrics.jsonl, last.pt, best.pt, samples/, curves.png, confusion.png."""
+"""The folder of a run: config.yaml, metrics.jsonl and curves.png; others write its checkpoints, samples and figures."""
 
 import dataclasses
 import json
