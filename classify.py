@@ -49,10 +49,10 @@ class ClassifySettings:
         resume: continue an interrupted classification: keep the rows of OUT.partial.
         dataset: classify a split of this data set instead of PATHs.
         split: with --dataset: train, validation or test.
-        data_dir: with --dataset: where its files are; none means datasets/NAME.
+        data_dir: with --dataset: where its files are; datasets/NAME by default.
         prior: p(class), a positive number for each class, as in --prior 0.1 0.2 0.3 0.4; scaled to sum to 1.
             Uniform by default.
-        temperature: of the posterior, used for the confidence; labels do not depend on it. None means
+        temperature: of the posterior, used for the confidence; labels do not depend on it. By default
             the one in the checkpoint, which was fitted on validation images, else 1.
         tta: none, or flip: average log p of an image and of its mirror image (bpd and logp_ too), in twice the time.
         explain: a folder for the attribution maps: the per-pixel log-likelihood ratio of the two most probable classes.

@@ -56,9 +56,9 @@ class GenerateSettings:
         overwrite: write to a folder that holds files, and remove earlier samples (*CLASS_0001.png, ...) from it;
             other files stay.
         fid: measure FID against this folder of images, or DATASET:SPLIT such as cpen455:test.
-        data_dir: where the files of --fid DATASET:SPLIT are; none means datasets/DATASET.
+        data_dir: where the files of --fid DATASET:SPLIT are; datasets/DATASET by default.
         fid_dims: features of the Inception network, 64, 192, 768 or 2048; values for different dims are not comparable.
-        fid_weights: a copy of pytorch-fid's Inception weights; none means the file in torch's cache, downloaded if
+        fid_weights: a copy of pytorch-fid's Inception weights; by default the file in torch's cache, downloaded if
             it is missing.
     """
 

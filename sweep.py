@@ -26,7 +26,9 @@ def parse(argv: list[str]) -> Namespace:
     parser = ArgumentParser(description=__doc__, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("sweep", nargs="?", type=str, metavar="SWEEP.yaml", help="a W&B sweep file")
     parser.add_argument(
-        "--trials", type=PositiveInt | None, help="number of trials in total, earlier ones included; 20, or the grid"
+        "--trials",
+        type=PositiveInt | None,
+        help="number of trials in total, earlier ones included; by default 20, or all of a grid",
     )
     parser.add_argument(
         "--set", action="append", type=str, default=[], metavar="KEY=VALUE", help="fix a setting; may be repeated"

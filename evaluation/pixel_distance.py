@@ -49,7 +49,7 @@ class PixelDistanceSettings:
         checkpoint: a .pt file of pcnn_train.py; by default the pretrained checkpoint.
         reference: DATASET:SPLIT that all are measured against.
         real: the split of the same data set that shows how near real images come.
-        data_dir: where the data set's files are; none means datasets/NAME.
+        data_dir: where the data set's files are; datasets/NAME by default.
         seed: of the draws and the noise.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """

@@ -29,7 +29,7 @@ class ExportSettings:
         checkpoint: a .pt file of pcnn_train.py.
         out: the file to write.
         split: of the checkpoint's data set, to measure and fit on.
-        data_dir: where the data set's files are; none means datasets/NAME.
+        data_dir: where the data set's files are; datasets/NAME by default.
         half: keep the weights in 16 bits, half the size; refused if that costs accuracy.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """

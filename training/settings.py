@@ -36,10 +36,10 @@ class TrainSettings:
         dataset: digits (part of scikit-learn), cpen455, cifar10, cifar100, mnist, fashion_mnist, svhn, or folder: class
             sub-folders below --data_dir.
         data_dir: folder of the data set, and where it is downloaded to; datasets/NAME by default.
-        image_size: side in pixels, a multiple of 4 from 4 to 512; none means the data set's own.
+        image_size: side in pixels, a multiple of 4 from 4 to 512; the data set's own by default.
         save_dir: each run makes one folder below this one.
         run_dir: the exact folder of the run instead; it must be new or empty.
-        sample_dir: folder of the sample grids; none means samples/ in the run's folder.
+        sample_dir: folder of the sample grids; samples/ in the run's folder by default.
         resume: resume an interrupted run: its folder, or auto: the newest run of this configuration below
             --save_dir (or in --run_dir), and a new one where there is none. Other flags may be left out.
         load_params: start from the weights of this checkpoint, or of a starter-code state dict.
@@ -61,16 +61,16 @@ class TrainSettings:
         discriminative_weight: w in the loss, bits/dim under the true class + w x cross-entropy (nats) of the Bayes
             posterior; 0 is plain maximum likelihood. More than 0 takes the likelihoods of all C classes in one pass:
             C times the time and memory of a plain step, or 1 + k times with --negatives k.
-        posterior_temperature: nats that log p(image | class) is divided by in that posterior, above 0.
-        negatives: wrong classes per image in the cross-entropy, chosen at random at each step; none
-            means all. No effect where that weight is 0.
-        grad_clip: largest norm of the gradient, of bits/dim; longer ones are scaled down to it; 0 is no limit.
+        posterior_temperature: T of that posterior, softmax(log p / T), above 0; not that of classify.py.
+        negatives: wrong classes per image in the cross-entropy, chosen at random at each step; all by
+            default. No effect where that weight is 0.
+        grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit.
         ema: decay of the moving average of the weights that is evaluated, sampled from and exported; 0 is none.
         augment: none, flip (mirror half of the images), or flip+shift (and move them by up to 1/16 of a side).
         precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
-        compile: whether to compile the training step with torch.compile; none means on CUDA only. The first steps
-            then take a minute or so.
+        compile: whether to compile the log-likelihood and its gradient with torch.compile; on CUDA only by default.
+            The first steps then take a minute or so.
         cuda_graph: whether to capture the training step as one CUDA graph; for one process on a
             CUDA GPU. The numbers are those without it, up to rounding.
         seed: of the weights, the order of the images, dropout and the samples, 0 to 2^32 - 1.
@@ -82,17 +82,17 @@ class TrainSettings:
         sample_batch_size: images of a grid, equal per class, at least 1.
         fid_samples: images that FID is measured on with every sample grid, equal per class, against the data set's
             test split (validation where it has none); 0 is never.
-        fid_dims: features of the Inception network, 64, 192, 768 or 2048; numbers of different dims do not compare.
-        fid_weights: a copy of pytorch-fid's Inception weights; none means the file in torch's cache, downloaded if
-            it is missing.
+        fid_dims: features of the Inception network, 64, 192, 768 or 2048; values for different dims are not comparable.
+        fid_weights: a copy of pytorch-fid's Inception weights; by default the file in torch's cache, downloaded if it
+            is missing.
         save_interval: epochs between writes of last.pt, also written after the last, at least 1.
         save_minutes: last.pt is also written after this many minutes without a write; 0 is never.
         en_wandb: track the run with Weights & Biases; offline where there is no API key or no network.
-        wandb_project: on W&B; none means WANDB_PROJECT, else conditional-pixelcnn.
-        wandb_entity: the W&B user or team; none means WANDB_ENTITY, else your own.
-        wandb_name: of the W&B run; none means WANDB_NAME, else W&B makes one up.
-        wandb_group: of the W&B run; none means WANDB_RUN_GROUP, if any.
-        wandb_tags: of the W&B run, as in --wandb_tags a b; none means WANDB_TAGS, if any.
+        wandb_project: on W&B; by default WANDB_PROJECT, else conditional-pixelcnn.
+        wandb_entity: the W&B user or team; by default WANDB_ENTITY, else your own.
+        wandb_name: of the W&B run; by default WANDB_NAME, else W&B makes one up.
+        wandb_group: of the W&B run; by default WANDB_RUN_GROUP, if any.
+        wandb_tags: of the W&B run, as in --wandb_tags a b; by default WANDB_TAGS, if any.
         log_model: with --en_wandb, upload best.pt as an artifact at the end.
     """
 
