@@ -26,8 +26,7 @@ from evaluation.prediction_file import PredictionFile
 from evaluation.predictions import class_prior, posterior_temperature, predict
 from evaluation.report import report
 from evaluation.scoring import MirrorScorer, Scorer
-from model import load_checkpoint
-from model.checkpoint import PRETRAINED
+from model import PRETRAINED, load_checkpoint
 from utils.arguments import bare_flag, join_list, parse_settings, run_script
 from utils.device import pick_device
 from utils.distributed import from_main, main_first, process_group, rank, world_size

@@ -23,8 +23,7 @@ from data import read_image
 from evaluation.fid import FID, SafeFID
 from evaluation.fid_reference import parse_reference
 from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder
-from model import PixelCNN, load_checkpoint
-from model.checkpoint import PRETRAINED
+from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
 from utils.arguments import Seed, join_list, parse_settings, run_script
 from utils.device import pick_device

@@ -19,7 +19,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(argv: list[str]) -> int:
     with report_failed_trial():
-        settings, resumed = find_run(parse_settings(TrainSettings, __doc__, argv), argv)
+        given = parse_settings(TrainSettings, __doc__, argv)
+        settings, resumed = find_run(given, argv)
         resumed = from_main(resumed)
         if resumed is None and rank() == 0:
             check_place(settings)
@@ -38,7 +39,7 @@ def train(argv: list[str]) -> int:
     )
     if resumed is not None:
         print(f"resuming at epoch {state.epoch}, after step {state.total_steps}")
-    elif "--resume" in argv:
+    elif given.resume is not None:
         print("no earlier run of this configuration: starting a new run")
     print(f"run folder: {folder.path}")
     with start_tracker(settings, folder.path, trainer.device) as tracker:

@@ -17,9 +17,7 @@ from torch import Tensor
 from benchmarks.timing import describe
 from data import load_split
 from evaluation.scoring import Scorer
-from model import PixelCNN, image_generators, load_checkpoint, log_likelihood, sample
-from model.checkpoint import PRETRAINED
-from model.likelihood import bits_per_dim
+from model import PRETRAINED, PixelCNN, bits_per_dim, image_generators, load_checkpoint, log_likelihood, sample
 from model.sampling.sampler import Sampler
 from utils.arguments import run_script
 from utils.device import pick_device

@@ -13,18 +13,6 @@ import layers.blocks
 from model import PixelCNN
 from utils.precision import DTYPES
 
-__all__ = [
-    "alternate",
-    "describe",
-    "forward_gflop",
-    "make_net",
-    "peak_gflops",
-    "peaks_of",
-    "plain_blocks",
-    "print_table",
-    "synchronize",
-]
-
 
 def make_net(device: torch.device, *settings: int, **more: float) -> PixelCNN:
     """A network, by default the published configuration, with the same random weights each time."""

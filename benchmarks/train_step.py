@@ -28,8 +28,7 @@ from benchmarks.timing import (
     synchronize,
 )
 from data import load_split
-from model import PixelCNN, log_likelihood
-from model.likelihood import bits_per_dim
+from model import PixelCNN, bits_per_dim, log_likelihood
 from training.settings import TrainSettings
 from training.step import TrainingStep
 from utils.device import cudnn_benchmark, pick_device

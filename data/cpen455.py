@@ -11,6 +11,7 @@ import torch
 
 from data.images import read_images
 from data.types import ImageSet, Source
+from utils.download import download
 from utils.errors import DataError, reason
 
 ARCHIVE_URL = "https://github.com/DSL-Lab/CPEN455HW-2023W2/archive/refs/heads/main.zip"
@@ -51,7 +52,7 @@ def split_folder(split: str, data_dir: Path | None) -> Path:
 def _find_folder(split: str, data_dir: Path | None) -> Path:
     data_dir = data_dir or Path("datasets", "cpen455")
     if not os.path.exists(data_dir):
-        download(data_dir)
+        _download(data_dir)
     for folder in (data_dir, data_dir / "cpen455"):
         if os.path.isfile(folder / f"{split}.csv"):
             return folder
@@ -98,7 +99,7 @@ def _parse_row(row: list[str], folder: Path, where: str) -> tuple[str, int]:
     return name, LABELS[label]
 
 
-def download(folder: Path) -> None:
+def _download(folder: Path) -> None:
     """Download the starter repository and put its `data` folder at `folder`, atomically.
 
     Raises:
@@ -109,7 +110,7 @@ def download(folder: Path) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=".cpen455-", dir=nearest) as temporary:
             archive = Path(temporary, "archive.zip")
-            torch.hub.download_url_to_file(ARCHIVE_URL, str(archive), progress=sys.stderr.isatty())
+            download(ARCHIVE_URL, archive)
             unpacked = _unpack(archive, Path(temporary, "unpacked"))
             folder.parent.mkdir(parents=True, exist_ok=True)
             os.replace(unpacked, folder)

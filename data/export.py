@@ -1,15 +1,14 @@
 """Write a split as PNG files in class sub-folders: python -m data.export digits validation OUT [--data_dir DIR]."""
 
-import sys
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
 from PIL import Image
 
 from data.registry import load_split
 from data.types import ImageSet
+from utils.arguments import run_script
 from utils.errors import DataError
-
-__all__ = ["export_split"]
 
 
 def export_split(split: ImageSet, folder: str | Path) -> None:
@@ -34,8 +33,6 @@ def export_split(split: ImageSet, folder: str | Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from jsonargparse import ArgumentParser
-
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("dataset", help="name of the data set")
     parser.add_argument("split", help="train, validation or test")
@@ -43,13 +40,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data_dir", type=str | None, help="folder with the data set's files")
     parser.add_argument("--image_size", type=int | None, help="side in pixels, a multiple of 4")
     settings = parser.parse_args(argv)
-    try:
-        split = load_split(settings.dataset, settings.split, settings.image_size, settings.data_dir)
-        export_split(split, settings.out)
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    split = load_split(settings.dataset, settings.split, settings.image_size, settings.data_dir)
+    export_split(split, settings.out)
     print(f"{len(split)} images in {settings.out}")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["ImageSet", "Source"]
-
 
 @dataclass(frozen=True, eq=False)  # eq=False: == on tensors has no single truth value
 class ImageSet:

@@ -1,6 +1,7 @@
 """Attribution maps: the per-pixel log-likelihood ratio of an image's two most probable classes."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,9 +13,8 @@ from model import PixelCNN, pixel_log_prob, to_unit
 from plots.attribution import Attribution, plot_attributions
 from utils.errors import DataError
 from utils.files import check_writable
+from utils.memory import FittingBatches
 from utils.text import file_stems
-
-__all__ = ["attribution_maps", "write_attributions"]
 
 BATCH = 8
 OVERVIEW = 12  # images in overview.png
@@ -45,24 +45,25 @@ def write_attributions(
     stems = file_stems(["overview", *(Path(p.name).stem for p in predictions)])[1:]
     todo = [i for i, p in enumerate(predictions) if not p.error and p.second >= 0]
     shown: list[Attribution] = []
-    for start in range(0, len(todo), BATCH):
-        numbers, pixels = [], []
-        for i in todo[start : start + BATCH]:
-            try:
-                pixels.append(images.read(i))
-            except DataError:  # removed since it was classified
-                continue
-            numbers.append(i)
-        if not numbers:
-            continue
-        best, second = (
-            torch.tensor([getattr(predictions[i], which) for i in numbers]) for which in ("label", "second")
-        )
-        batch = torch.stack(pixels)
+
+    def draw(numbers: Sequence[int]) -> list[tuple[int, Tensor, Tensor]]:
+        """(number, image, map) of each image that is still there."""
+        pixels = {}
+        for i in numbers:
+            with suppress(DataError):  # removed since it was classified
+                pixels[i] = images.read(i)
+        if not pixels:
+            return []
+        batch = torch.stack(list(pixels.values()))
+        best = torch.tensor([predictions[i].label for i in pixels])
+        second = torch.tensor([predictions[i].second for i in pixels])
         maps = attribution_maps(net, batch, best, second).cpu()
         if mirror:
             maps = (maps + attribution_maps(net, batch.flip(3), best, second).cpu().flip(2)) / 2
-        for i, image, nats in zip(numbers, pixels, maps, strict=True):
+        return list(zip(pixels, batch, maps, strict=True))
+
+    for _, drawn in FittingBatches(BATCH).map(draw, todo):
+        for i, image, nats in drawn:
             path = folder / f"{stems[i]}.png"
             p = predictions[i]
             attribution = Attribution(image, nats, net.class_names[p.label], net.class_names[p.second], p.confidence)

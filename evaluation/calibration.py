@@ -9,8 +9,6 @@ from torch import Tensor
 
 from plots.classification import plot_reliability
 
-__all__ = ["accuracy_by_coverage", "expected_calibration_error", "fit_temperature", "reliability_diagram"]
-
 TEMPERATURES = (1e-2, 1e5)  # nats; likelihoods of thousands of values need tens
 
 
@@ -53,7 +51,10 @@ def accuracy_by_coverage(confidence: Sequence[float], correct: Sequence[bool]) -
     return kept / len(order), np.asarray(correct, dtype=float)[order].cumsum() / kept
 
 
-def reliability_diagram(confidence: Sequence[float], correct: Sequence[bool], path: str | Path) -> None:
-    """Write a PNG of the reliability diagram, in 10 bins, and of accuracy against coverage. Raises UserError."""
+def reliability_diagram(confidence: Sequence[float], correct: Sequence[bool], path: str | Path) -> float:
+    """Write a PNG of the reliability diagram, in 10 bins, and of accuracy against coverage; returns the expected
+    calibration error. Raises UserError.
+    """
     error = expected_calibration_error(confidence, correct)
     plot_reliability(reliability_bins(confidence, correct, 10), error, *accuracy_by_coverage(confidence, correct), path)
+    return error

@@ -8,12 +8,10 @@ from tqdm import tqdm
 
 from data import ImageSet
 from evaluation.scoring import Scorer
-from model import PixelCNN
-from model.likelihood import bits_per_dim
+from model import PixelCNN, bits_per_dim
 from utils.distributed import gather, in_order, rank, shared_batches
+from utils.errors import UserError
 from utils.precision import Precision
-
-__all__ = ["Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,12 @@ class Evaluation:
     accuracy: float
     predictions: Tensor
     log_likelihoods: Tensor
+
+
+def check_labelled(split: ImageSet, what: str) -> None:
+    """Raise UserError where images of ``what``, as in "cpen455 test", have no class."""
+    if (split.labels < 0).any():
+        raise UserError(f"some {what} images have no class (label -1); remove them, or use another split")
 
 
 def evaluate(

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,6 @@ from utils.console import notify
 from utils.errors import DataError, summary
 from utils.files import file_hash
 from utils.text import printable
-
-__all__ = ["FID", "SafeFID"]
 
 Statistics = tuple[np.ndarray, np.ndarray]  # mu [dims], sigma [dims, dims], float64
 
@@ -52,7 +51,6 @@ class FID:
             raise DataError(f"{where} has {len(self.reference)} images; a reference of FID needs two or more")
         self.inception = InceptionFeatures(dims, weights, device)
         self.cache_dir = Path(cache_dir or Path(torch.hub.get_dir(), "fid_statistics"))
-        self._reference_statistics: Statistics | None = None
         self._warned = False
 
     @property
@@ -77,7 +75,7 @@ class FID:
                 f"warning: {len(images)} images are fewer than the {dims} dimensions of FID, which biases it upwards; "
                 "compare it only with numbers from as many images"
             )
-        reference = self.reference_statistics()
+        reference = self.reference_statistics
         statistics = gaussian(self.inception(images))
         with redirect_stdout(sys.stderr):  # pytorch-fid prints a warning where a covariance is singular
             distance = float(calculate_frechet_distance(*statistics, *reference))
@@ -85,24 +83,22 @@ class FID:
             raise ValueError(f"the distance is {distance}")
         return distance
 
+    @cached_property
     def reference_statistics(self) -> Statistics:
         """Mean [dims] and covariance [dims, dims] of the reference's features, float64.
 
         They come from the cache if the same pixels went through the same network before. Raises DataError for a file
         that cannot be decoded.
         """
-        if self._reference_statistics is None:
-            dims, weights = self.inception.dims, self.inception.weights_sha256
-            key = hashlib.sha256(f"{dims} {weights} {content_hash(self.reference)}".encode())
-            cached = self.cache_dir / f"{dims}_{key.hexdigest()[:32]}.npz"
-            statistics = read_statistics(cached, dims)
-            if statistics is None:
-                reference = self.reference
-                images = reference.images if isinstance(reference, ImageSet) else reference
-                statistics = gaussian(self.inception(images))
-                write_statistics(cached, statistics)
-            self._reference_statistics = statistics
-        return self._reference_statistics
+        dims, weights = self.inception.dims, self.inception.weights_sha256
+        key = hashlib.sha256(f"{dims} {weights} {content_hash(self.reference)}".encode())
+        cached = self.cache_dir / f"{dims}_{key.hexdigest()[:32]}.npz"
+        statistics = read_statistics(cached, dims)
+        if statistics is None:
+            reference = self.reference
+            statistics = gaussian(self.inception(reference.images if isinstance(reference, ImageSet) else reference))
+            write_statistics(cached, statistics)
+        return statistics
 
 
 class SafeFID:

@@ -9,8 +9,6 @@ from evaluation.fid import image_files
 from utils.errors import UserError
 from utils.text import printable
 
-__all__ = ["parse_reference", "split_reference"]
-
 
 def split_reference(
     dataset: str, split: str, image_size: int | tuple[int, int] | None, data_dir: str | None

@@ -15,8 +15,6 @@ from utils.files import check_writable
 from utils.memory import FittingBatches
 from utils.text import printable
 
-__all__ = ["MAX_PER_CLASS", "draw_images", "prepare_folder"]
-
 MAX_PER_CLASS = 1_000_000  # image numbers of different classes never overlap
 BATCH_SIZES = {"cpu": 64, "cuda": 512}  # by device
 

@@ -12,8 +12,6 @@ from model import PixelCNN
 from utils.errors import DataError, UserError
 from utils.text import printable
 
-__all__ = ["Images", "images_of_paths", "images_of_split", "true_label"]
-
 
 @dataclass(frozen=True)
 class Images:
@@ -45,9 +43,8 @@ def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
     if not any(map(os.path.lexists, paths)):
         raise UserError(f"{printable(paths[0])}: no such file or folder")
     for path in paths:
-        found = (
-            find_images(path, unreadable, skipped) if os.path.lexists(path) else [Path(path)]
-        )  # its row gets an error
+        # the row of a missing file gets an error
+        found = find_images(path, unreadable, skipped) if os.path.lexists(path) else [Path(path)]
         if not found:
             raise UserError(
                 f"{printable(path)} has no files with an image's extension (.png, .jpg, ...); "
@@ -64,14 +61,19 @@ def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
     return Images([str(file) for file in files], truth, read, skipped)
 
 
-def images_of_split(split: ImageSet, net: PixelCNN) -> Images:
-    """The images of a data set's split. Raises UserError if the network was trained on another data set's."""
+def check_data_set(split: ImageSet, net: PixelCNN) -> None:
+    """Raise UserError if the network was trained on images of another data set."""
     if split.class_names != net.class_names or split.images.shape[1] != net.image_channels:
         raise UserError(
             f"a checkpoint of another data set ({net.dataset}): "
             f"it has {describe(net.class_names, net.image_channels)}, "
             f"these images have {describe(split.class_names, split.images.shape[1])}"
         )
+
+
+def images_of_split(split: ImageSet, net: PixelCNN) -> Images:
+    """The images of a data set's split. Raises UserError if the network was trained on another data set's."""
+    check_data_set(split, net)
     return Images(names=split.paths, truth=split.labels.tolist(), read=split.images.__getitem__)
 
 

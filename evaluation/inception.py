@@ -1,10 +1,7 @@
 """Features of pytorch-fid's Inception network, and the file of its weights."""
 
 import os
-import socket
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,14 +13,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
 from utils.console import notify
+from utils.download import download
 from utils.errors import DataError, UserError, reason, summary
 from utils.files import file_hash
 from utils.text import printable
 
-__all__ = ["OFFICIAL_SHA256", "InceptionFeatures"]
-
 OFFICIAL_SHA256 = "6726825d"  # the first digits, which the official file carries in its name
-DOWNLOAD_TIMEOUT = 30  # seconds without an answer, so that a silent network does not hold up a run
 BATCH_SIZE = 50  # pytorch-fid's own
 
 
@@ -127,8 +122,7 @@ def official_weights() -> Path:
     notify(f"downloading {FID_WEIGHTS_URL} to {printable(file.parent)}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with socket_timeout(DOWNLOAD_TIMEOUT):
-            torch.hub.download_url_to_file(FID_WEIGHTS_URL, str(file), OFFICIAL_SHA256, progress=sys.stderr.isatty())
+        download(FID_WEIGHTS_URL, file, OFFICIAL_SHA256)
     except Exception as error:  # network and disk errors have no common class
         raise UserError(
             f"the Inception weights {file.name} are not in {printable(file.parent)} and could not be downloaded "
@@ -155,14 +149,3 @@ def load_network(dims: int, file: Path) -> torch.nn.Module:
     except Exception as error:  # disk, unpickling and shape errors have no common class
         problem = f"{printable(file)} does not hold pytorch-fid's Inception weights ({summary(error)}); replace it"
         raise UserError(problem) from error
-
-
-@contextmanager
-def socket_timeout(seconds: float) -> Iterator[None]:
-    """Give new sockets a timeout for the while; torch's download sets none of its own."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -5,9 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["FID_NAMES", "METRICS", "Goal", "Metric", "best_report", "classification_scores", "is_finite", "ranking"]
-
-
 Goal = Literal["minimize", "maximize"]
 
 

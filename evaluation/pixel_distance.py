@@ -14,14 +14,11 @@ from torch import Tensor
 from data import DATASETS, load_split
 from evaluation.fid import gaussian
 from evaluation.generation import draw_images
-from model import load_checkpoint
-from model.checkpoint import PRETRAINED
-from utils.arguments import parse_settings, run_script
+from model import PRETRAINED, load_checkpoint
+from utils.arguments import Seed, parse_settings, run_script
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.text import printable
-
-__all__ = ["pixel_distance"]
 
 SIDE = 8
 NOISE = (8, 32, 64)  # standard deviations, in levels
@@ -58,7 +55,7 @@ class PixelDistanceSettings:
     reference: str = "cpen455:test"
     real: str = "validation"
     data_dir: str | None = None
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
 
 

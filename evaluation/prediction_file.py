@@ -13,9 +13,8 @@ from typing import IO, Any
 from evaluation.images import Images
 from evaluation.predictions import Prediction
 from utils.errors import UserError
+from utils.files import write_errors
 from utils.text import escaped, printable
-
-__all__ = ["PredictionFile", "read_csv"]
 
 FORMULA = "=+-@\t\r"  # a spreadsheet runs a text that begins so (OWASP, "CSV Injection")
 AMBIGUOUS = re.compile(rf"\\(?=[xu])|;(?=[{re.escape(FORMULA)}])")  # an escape in the name; a cell, split at semicolons
@@ -88,7 +87,7 @@ class PredictionFile:
                 f"{printable(self.partial)} holds the rows of an interrupted classification; "
                 "resume it with --resume, or remove it to start over"
             )
-        try:
+        with write_errors(self.partial):
             end = self.read_rows() if self.resume and self.partial.exists() else 0
             if not end:
                 self.about.write_text(json.dumps(self.identity) + "\n")
@@ -98,8 +97,6 @@ class PredictionFile:
                 self.file.truncate(end)  # drops a row that was written in part
             else:
                 self.writer.writerow(map(safe, self.header))
-        except OSError as error:
-            raise UserError(f"{printable(self.partial)} cannot be written ({error.strerror or error})") from None
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -122,14 +119,10 @@ class PredictionFile:
         else:
             numbers = [f"{number:.9g}" for number in (p.confidence, p.bpd, *p.log_likelihoods)]
             cells = [str(p.label), safe(self.class_names[p.label]), *numbers]
-        try:
+        with write_errors(self.partial, "; free space, then --resume"):
             self.writer.writerow([safe(p.name), *cells, safe(p.error)])
             assert self.file is not None
             self.file.flush()  # the row survives whatever ends this process
-        except OSError as error:
-            raise UserError(
-                f"{printable(self.partial)} cannot be written ({error.strerror or error}); free space, then --resume"
-            ) from None
         self.remember(p)
 
     def remember(self, p: Prediction) -> None:

@@ -12,12 +12,9 @@ from torch import Tensor
 
 from evaluation.images import Images
 from evaluation.scoring import Score
-from model import PixelCNN, posterior
-from model.likelihood import bits_per_dim
+from model import PixelCNN, bits_per_dim, posterior
 from utils.distributed import gather, shared_batches, world_size
 from utils.errors import DataError, UserError
-
-__all__ = ["Prediction", "class_prior", "posterior_temperature", "predict"]
 
 
 @dataclass(frozen=True, slots=True)

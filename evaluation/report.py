@@ -4,13 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.calibration import expected_calibration_error, reliability_diagram
+from evaluation.calibration import reliability_diagram
 from evaluation.metrics import classification_scores
 from evaluation.predictions import Prediction
 from plots.classification import plot_confusion_matrix
 from utils.text import printable
-
-__all__ = ["report"]
 
 
 def report(predictions: Sequence[Prediction], class_names: Sequence[str], out: Path) -> list[str]:
@@ -30,12 +28,12 @@ def report(predictions: Sequence[Prediction], class_names: Sequence[str], out: P
         accuracy, macro, f1 = classification_scores(truth, predicted)
         confusion, reliability = out.with_name("confusion.png"), out.with_name("reliability.png")
         plot_confusion_matrix(truth, predicted, class_names, confusion)
-        reliability_diagram(confidence, correct, reliability)
+        calibration_error = reliability_diagram(confidence, correct, reliability)
         over = f"all {len(known)}" if len(known) == len(classified) else f"the {len(known)} of {len(classified)}"
         lines += [
             f"accuracy {accuracy:.4f}, macro F1 {macro:.4f} (over {over} images of known class)",
             "F1 per class: " + ", ".join(f"{names[label]} {score:.3f}" for label, score in f1.items()),
-            f"expected calibration error: {expected_calibration_error(confidence, correct):.3f}",
+            f"expected calibration error: {calibration_error:.3f}",
             f"confusion matrix: {printable(confusion)}; reliability diagram: {printable(reliability)}",
         ]
     return [*lines, f"predictions: {printable(out)}"]

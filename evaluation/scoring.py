@@ -9,8 +9,6 @@ from model import PixelCNN, class_log_likelihoods, fold_weight_norm, log_likelih
 from utils.memory import FittingBatches
 from utils.precision import Precision, autocast, pick_precision
 
-__all__ = ["MirrorScorer", "Score", "Scorer"]
-
 # feature maps of 32x32 (images x classes) at a time: few for a CPU's caches, many for a GPU's cores
 MAPS = {"cpu": 32, "cuda": 1024}
 # nats between classes within which 16 bits may pick the wrong one; 16-bit log-likelihoods were 3 nats off on average
@@ -77,6 +75,8 @@ class Scorer:
         """``scores`` [B, num_classes] with the classes close to the best one scored again in fp32."""
         close = scores.amax(dim=1, keepdim=True) - scores < CLOSE
         close &= close.sum(dim=1, keepdim=True) > 1
+        if not close.any():
+            return scores
         image, label = close.nonzero(as_tuple=True)
         scores = scores.clone()
         for i, y in zip(image.split(self.batch_size), label.split(self.batch_size), strict=True):

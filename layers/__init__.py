@@ -10,7 +10,7 @@ from layers.conv import (
     NetworkInNetwork,
     weight_normed,
 )
-from layers.fusion import FUSIONS, FiLM, MiddleFusion, NoFusion, modulate
+from layers.fusion import FUSIONS, FiLM, Fusion, MiddleFusion, NoFusion, modulate
 
 __all__ = [
     "FUSIONS",
@@ -20,6 +20,7 @@ __all__ = [
     "DownShiftedConv2d",
     "DownShiftedDeconv2d",
     "FiLM",
+    "Fusion",
     "GatedResidualBlock",
     "MiddleFusion",
     "NetworkInNetwork",

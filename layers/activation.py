@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["concat_elu", "concat_elu_into", "dropout", "gated_residual"]
-
 
 def concat_elu_into(out: Tensor, x: Tensor) -> None:
     """Write concat_elu of x [B, C, ...] to ``out`` [B, 2C, ...].

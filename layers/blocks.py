@@ -9,8 +9,6 @@ from layers.activation import concat_elu, dropout, gated_residual
 from layers.conv import NetworkInNetwork, ShiftedConv2d
 from layers.fusion import Condition, modulate
 
-__all__ = ["ActivatedConv", "GatedResidualBlock", "SideInput"]
-
 
 class ActivatedConv(nn.Module):
     """conv(dropout(concat_elu(x))): [B, F, H, W] -> [B, c_out, H, W].

@@ -9,16 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-__all__ = [
-    "DownRightShiftedConv2d",
-    "DownRightShiftedDeconv2d",
-    "DownShiftedConv2d",
-    "DownShiftedDeconv2d",
-    "NetworkInNetwork",
-    "ShiftedConv2d",
-    "weight_normed",
-]
-
 
 def weight_normed(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Conv2d | nn.ConvTranspose2d:
     """Reparametrise ``conv.weight`` as g v / ||v||, one norm per OUTPUT channel."""

@@ -1,11 +1,12 @@
 """Class conditioning of the residual blocks: a scale and a shift of each block's output."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FUSIONS", "Condition", "FiLM", "MiddleFusion", "NoFusion", "modulate"]
-
-FUSIONS = ("early+middle", "early", "middle", "film", "none")
+Fusion = Literal["early+middle", "early", "middle", "film", "none"]
+FUSIONS: tuple[str, ...] = get_args(Fusion)
 
 Condition = tuple[Tensor | None, Tensor | None]  # (scale, shift) of one block, each [B, F, ...] or None
 

@@ -11,8 +11,6 @@ import torch
 from model.pixelcnn import SIDES, PixelCNN
 from utils.errors import CheckpointError, reason
 
-__all__ = ["PRETRAINED", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
-
 PRETRAINED = str(Path(__file__).resolve().parents[1] / "checkpoints" / "cpen455.pt")
 FORMAT = "conditional-pixelcnn++ 1"
 

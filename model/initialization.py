@@ -7,8 +7,6 @@ from layers import GatedResidualBlock
 from model.mixture import to_unit
 from model.pixelcnn import PixelCNN
 
-__all__ = ["data_dependent_init"]
-
 
 @torch.no_grad()
 def data_dependent_init(net: PixelCNN, images: Tensor, labels: Tensor) -> None:

@@ -10,8 +10,6 @@ from torch.nn.utils import parametrize
 from model.mixture import mixture_log_prob, to_unit
 from model.pixelcnn import PixelCNN
 
-__all__ = ["bits_per_dim", "class_log_likelihoods", "fold_weight_norm", "log_likelihood", "posterior"]
-
 Nats = TypeVar("Nats", float, Tensor)
 
 

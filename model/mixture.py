@@ -10,16 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = [
-    "mixture_log_prob",
-    "mixture_noise",
-    "mixture_sample",
-    "params_per_component",
-    "pixel_log_prob",
-    "to_levels",
-    "to_unit",
-]
-
 HALF_BIN = 1 / 255
 HALF, HALF_RANGE = torch.tensor(0.5), torch.tensor(127.5)  # tensors: a Python scalar costs as much as its arithmetic
 MIN_LOG_SCALE = -7.0

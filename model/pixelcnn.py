@@ -27,8 +27,6 @@ from layers import (
 from layers.fusion import Condition
 from model.mixture import params_per_component
 
-__all__ = ["NR_RESOLUTIONS", "SIDES", "PixelCNN", "Stream"]
-
 NR_RESOLUTIONS = 3  # full, half, quarter
 # allowed image sides: at 512 the published network takes 2.4 GB per image and class
 SIDES = range(4, 513, 4)

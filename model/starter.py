@@ -9,8 +9,6 @@ from model.checkpoint import check_weights, load_checkpoint, torch_load
 from model.pixelcnn import PixelCNN
 from utils.errors import CheckpointError, reason
 
-__all__ = ["load_any_checkpoint", "load_starter_checkpoint"]
-
 
 def load_any_checkpoint(path: str | Path, num_classes: int, fusion: str) -> PixelCNN:
     """The network of a checkpoint of either kind: ours, or the starter code's with zero class effect."""

@@ -13,8 +13,6 @@ from plots.figure import save_figure
 from plots.images import to_pil
 from utils.text import printable
 
-__all__ = ["Attribution", "plot_attributions"]
-
 SATURATION = 99.0  # percentile of a map at which its colours saturate, so that one pixel does not pale the rest
 
 

@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 from plots.figure import save_figure
 from utils.text import printable
 
-__all__ = ["plot_confusion_matrix", "plot_reliability"]
-
 
 def plot_confusion_matrix(
     truth: Sequence[int], predicted: Sequence[int], class_names: Sequence[str], path: str | Path

@@ -8,8 +8,6 @@ from matplotlib.figure import Figure
 
 from plots.figure import save_figure
 
-__all__ = ["plot_learning_curves", "plot_tradeoff"]
-
 
 def plot_learning_curves(
     reports: Sequence[Mapping[str, Any]], panels: Mapping[str, Mapping[str, str]], path: str | Path

@@ -6,8 +6,6 @@ from matplotlib.figure import Figure
 
 from utils.files import atomic_write
 
-__all__ = ["save_figure"]
-
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 100) -> None:
     """Write a PNG, whole or not at all. Raises UserError.

@@ -9,8 +9,6 @@ from torch import Tensor
 from utils.files import atomic_write
 from utils.text import printable
 
-__all__ = ["labelled_grid", "write_png"]
-
 TILE = 96  # pixels that an image of a grid is enlarged to at most; larger ones stay as they are
 
 

@@ -15,8 +15,6 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from plots.figure import save_figure
 
-__all__ = ["Curve", "plot_ablation", "plot_curves", "plot_importance", "plot_parallel"]
-
 LEGEND_CURVES = 12  # curves with an entry in the legend
 DPI = 110
 

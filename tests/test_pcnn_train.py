@@ -87,10 +87,11 @@ def test_config_of_a_run_repeats_it(run_folder, tmp_path):
         assert first == pytest.approx(second, rel=1e-5)
 
 
-def test_load_params_takes_a_checkpoint(run_folder, tmp_path):
+@pytest.mark.parametrize("init", ["default", "data"])
+def test_load_params_takes_a_checkpoint(run_folder, tmp_path, init):
     import pcnn_train
 
-    flags = [*TINY, "--max_epochs", "1", "--lr", "1e-8", "--sampling_interval", "0"]
+    flags = [*TINY, "--init", init, "--max_epochs", "1", "--lr", "1e-8", "--sampling_interval", "0"]
     run = tmp_path / "run"
     assert pcnn_train.main([*flags, "--load_params", str(run_folder / "best.pt"), "--run_dir", str(run)]) == 0
     best = load_checkpoint(run_folder / "best.pt").metadata["validation"]["bpd"]

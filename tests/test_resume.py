@@ -125,7 +125,7 @@ def test_killed_at_random_moments(tmp_path):
 
 def test_resume_auto_finds_the_newest_run_of_the_configuration(tmp_path, capsys):
     flags = [*SHORT, "--max_epochs", "1", "--sampling_interval", "0", "--save_dir", str(tmp_path), "--resume", "auto"]
-    assert pcnn_train.main([*flags, "--seed", "5"]) == 0
+    assert pcnn_train.main([*flags[:-2], "--resume=auto", "--seed", "5"]) == 0
     assert "starting a new run" in capsys.readouterr().out
     assert pcnn_train.main(flags) == 0
     assert "starting a new run" in capsys.readouterr().out

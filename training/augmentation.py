@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["augment", "draw_shifts"]
-
 SHIFT = 16  # a translation is at most 1/16 of a side
 
 

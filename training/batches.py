@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from data import ImageSet, load_split
+from evaluation.evaluate import check_labelled
 from training.augmentation import augment, draw_shifts
 from training.settings import TrainSettings
 from utils.distributed import main_first, rank, world_size
 from utils.errors import UserError
-
-__all__ = ["Batches", "load_splits", "mixed_seed"]
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -31,9 +30,8 @@ def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
     if (settings.negatives or 0) > wrong:
         raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")
     validation = load("validation")
-    for split, name in ((train, "training"), (validation, "validation")):
-        if (split.labels < 0).any():
-            raise UserError(f"{settings.dataset}: some {name} images have no class (label -1); remove them")
+    check_labelled(train, f"{settings.dataset} training")
+    check_labelled(validation, f"{settings.dataset} validation")
     return train, validation
 
 
@@ -48,6 +46,8 @@ class Batches:
         settings: of the run.
         device: of the batches.
 
+    Raises UserError where there are fewer images than processes.
+
     Attributes:
         batch_size: images per step and process.
         joint_batch: images per step of all processes.
@@ -58,7 +58,9 @@ class Batches:
         self.images, self.labels = split.images.to(device), split.labels.to(device)
         self.image_size = split.image_size
         self.settings, self.device = settings, device
-        self.batch_size = min(settings.batch_size, len(self.labels) // world_size())
+        if len(split) < world_size():
+            raise UserError(f"{len(split)} training images are fewer than the {world_size()} processes; use fewer")
+        self.batch_size = min(settings.batch_size, len(split) // world_size())
         self.joint_batch = self.batch_size * world_size()
         self.per_epoch = len(self.labels) // self.joint_batch
 

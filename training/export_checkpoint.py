@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from data import load_split
 from evaluation.calibration import expected_calibration_error, fit_temperature
-from evaluation.evaluate import evaluate
+from evaluation.evaluate import check_labelled, evaluate
+from evaluation.images import check_data_set
 from evaluation.metrics import classification_scores
 from model import load_checkpoint, posterior, save_checkpoint
 from training.settings import tagged
@@ -46,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(ExportSettings, __doc__, argv)
     net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
     split = load_split(net.dataset, settings.split, net.image_size, settings.data_dir)
+    check_data_set(split, net)
+    check_labelled(split, f"{net.dataset} {settings.split}")
     evaluation = evaluate(net, split, "fp32")
     if settings.half:
         full = evaluation.accuracy

@@ -1,25 +1,22 @@
 """The network that a run starts from."""
 
+from typing import Any
+
 from model import PixelCNN, load_any_checkpoint
 from training.settings import TrainSettings
 from utils.errors import UserError
 
-__all__ = ["build_network", "load_initial_weights"]
+
+def shape(settings: TrainSettings) -> dict[str, Any]:
+    """The arguments of `PixelCNN` that a run chooses and a checkpoint fixes."""
+    return {name: getattr(settings, name) for name in ("nr_resnet", "nr_filters", "nr_logistic_mix", "fusion")}
 
 
 def build_network(
     settings: TrainSettings, image_channels: int, num_classes: int, load_params: str | None = None
 ) -> PixelCNN:
     """A new network, with the weights of the checkpoint ``load_params`` where given. Raises UserError."""
-    net = PixelCNN(
-        settings.nr_resnet,
-        settings.nr_filters,
-        settings.nr_logistic_mix,
-        image_channels,
-        num_classes,
-        settings.fusion,
-        settings.dropout,
-    )
+    net = PixelCNN(**shape(settings), image_channels=image_channels, num_classes=num_classes, dropout=settings.dropout)
     if load_params:
         net.load_state_dict(load_initial_weights(load_params, settings, image_channels, num_classes).state_dict())
     return net
@@ -33,8 +30,9 @@ def load_initial_weights(
     Raises UserError where its settings are not those of the run, CheckpointError where it cannot be read.
     """
     loaded = load_any_checkpoint(path, num_classes or 1, settings.fusion)
-    wanted = {name: getattr(settings, name) for name in ("nr_resnet", "nr_filters", "nr_logistic_mix", "fusion")}
-    wanted |= {"image_channels": image_channels} | ({"num_classes": num_classes} if num_classes else {})
+    wanted = shape(settings) | {"image_channels": image_channels}
+    if num_classes:
+        wanted["num_classes"] = num_classes
     for name, value in wanted.items():
         if loaded.settings[name] != value:
             raise UserError(

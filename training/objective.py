@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.likelihood import bits_per_dim
-
-__all__ = ["candidate_classes", "hybrid_loss"]
+from model import bits_per_dim
 
 
 def candidate_classes(labels: Tensor, num_classes: int, negatives: int) -> Tensor:

@@ -11,8 +11,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from training.settings import TrainSettings
 
-__all__ = ["MovingAverage", "lr_factor", "make_optimizer"]
-
 Net = TypeVar("Net", bound=nn.Module)
 
 

@@ -8,8 +8,6 @@ from torch import Tensor
 from evaluation.metrics import FID_NAMES
 from training.step import StepSums
 
-__all__ = ["Readout", "epoch_line"]
-
 
 class Readout:
     """Sums that grow on the device, read now and then without waiting for the device."""

@@ -1,5 +1,6 @@
 """The rows of a table of results: python -m training.results RUN_DIR..."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,7 @@ from training.run_folder import read_reports
 from training.settings import TrainSettings
 from utils.arguments import parse_settings, run_script
 from utils.errors import UserError
-from utils.text import printable
-
-__all__ = []
+from utils.text import markdown_table, printable
 
 COLUMNS = ("run", "network", "objective", "seed", "epochs", "accuracy", "bits/dim", "FID", "minutes of training")
 
@@ -31,15 +30,27 @@ class ResultsSettings:
     figure: str | None = None
 
 
-def evaluated_reports(folder: Path) -> list[dict[str, Any]]:
-    """The reports of a run. Raises UserError unless one of them has an evaluation."""
+@dataclass(frozen=True)
+class Run:
+    """A run of which at least one epoch was evaluated."""
+
+    name: str
+    settings: TrainSettings
+    reports: list[dict[str, Any]]
+    best: Mapping[str, Any]
+
+
+def read_run(folder: Path) -> Run:
+    """Raises UserError for a folder without a run or an evaluation."""
+    settings = run_settings(folder)
     try:
         reports = read_reports(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{printable(folder)} has no readable metrics.jsonl ({error})") from None
-    if not any("accuracy" in report for report in reports):
-        raise UserError(f"{printable(folder)} has no evaluation yet")
-    return reports
+    best = best_report(reports)
+    if best is None:
+        raise UserError(f"{printable(folder)} has no evaluation yet in its metrics.jsonl")
+    return Run(printable(folder.name), settings, reports, best)
 
 
 def objective(settings: TrainSettings) -> str:
@@ -47,22 +58,20 @@ def objective(settings: TrainSettings) -> str:
     return f"w = {weight:g}, T = {settings.posterior_temperature:g}" if weight else "likelihood"
 
 
-def row(folder: Path) -> tuple[str, ...]:
-    """The best epoch of a run as cells. Raises UserError for a folder without a run or an evaluation."""
-    settings, reports = run_settings(folder), evaluated_reports(folder)
-    best = best_report(reports)
-    assert best is not None  # evaluated_reports found an evaluation
-    fids = [report["fid"] for report in reports if "fid" in report]
+def row(run: Run) -> tuple[str, ...]:
+    """The best epoch of a run as cells."""
+    settings, best = run.settings, run.best
+    fids = [report["fid"] for report in run.reports if "fid" in report]
     return (
-        printable(folder.name),
+        run.name,
         f"{settings.nr_resnet}/{settings.nr_filters}/{settings.nr_logistic_mix}, {settings.fusion}",
         objective(settings),
         str(settings.seed),
-        f"{best['epoch']} of {reports[-1]['epoch']}",
+        f"{best['epoch']} of {run.reports[-1]['epoch']}",
         f"{best['accuracy']:.4f}",
         f"{best['val_bpd']:.3f}",
         f"{min(fids):.2f}" if fids else "not available",
-        f"{sum(report['seconds'] for report in reports) / 60:.0f}",
+        f"{sum(report['seconds'] for report in run.reports) / 60:.0f}",
     )
 
 
@@ -70,14 +79,11 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(ResultsSettings, __doc__, argv, positional="runs")
     if not settings.runs:
         raise UserError("give one or more folders of runs")
-    rows = [row(Path(run)) for run in settings.runs]
-    for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows):
-        print(f"| {' | '.join(cells)} |")
+    runs = [read_run(Path(run)) for run in settings.runs]
+    print(markdown_table([COLUMNS, *map(row, runs)]), end="")
     if settings.figure:
-        runs = [Path(run) for run in settings.runs]
-        evaluations = [[report for report in evaluated_reports(run) if "accuracy" in report] for run in runs]
-        labels = [objective(run_settings(run)) for run in runs]
-        plot_tradeoff(list(zip(labels, evaluations, strict=True)), settings.figure)
+        curves = [(objective(run.settings), [r for r in run.reports if "accuracy" in r]) for run in runs]
+        plot_tradeoff(curves, settings.figure)
     return 0
 
 

@@ -9,8 +9,6 @@ from utils.arguments import parse_settings
 from utils.errors import UserError
 from utils.text import printable
 
-__all__ = ["find_run"]
-
 
 def find_run(settings: TrainSettings, argv: Sequence[str]) -> tuple[TrainSettings, Path | None]:
     """The settings to train with, and the folder of the run to resume, None for a new one.

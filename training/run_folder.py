@@ -20,8 +20,6 @@ from utils.errors import UserError
 from utils.files import atomic_write
 from utils.text import printable
 
-__all__ = ["RunFolder", "check_place", "read_reports", "tolerate_write_errors"]
-
 
 class RunFolder:
     """Makes the run's folder and writes what is known at the start. Only the main process writes.
@@ -35,7 +33,10 @@ class RunFolder:
     """
 
     def __init__(self, settings: TrainSettings, resumed: Path | None = None, reports: Sequence[dict[str, Any]] = ()):
-        self.path = from_main(resumed or new_path(settings))
+        if resumed is None:
+            self.path = from_main(new_path(settings) if rank() == 0 else Path())
+        else:
+            self.path = resumed
         self.samples = Path(settings.sample_dir) if settings.sample_dir else self.path / "samples"
         if rank() > 0:
             return
@@ -45,10 +46,7 @@ class RunFolder:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                reason = error.strerror or error
-                raise UserError(
-                    f"cannot write the {what} to {printable(folder)}: {reason}; give another folder"
-                ) from None
+                raise unwritable(what, folder, error) from None
         with atomic_write(self.path / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False))
         if resumed is not None:
@@ -80,7 +78,11 @@ def check_place(settings: TrainSettings) -> None:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
-        raise UserError(f"cannot write the run to {printable(folder)}: {error.strerror or error}") from None
+        raise unwritable("run", folder, error) from None
+
+
+def unwritable(what: str, folder: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write the {what} to {printable(folder)}: {error.strerror or error}; give another folder")
 
 
 def is_unused(folder: Path) -> bool:
@@ -94,7 +96,7 @@ def is_unused(folder: Path) -> bool:
 
 
 def new_path(settings: TrainSettings) -> Path:
-    """Where a new run goes: --run_dir, or a folder below --save_dir that does not exist yet."""
+    """Where a new run goes: --run_dir, or a new folder below --save_dir, which is made. Raises UserError."""
     if settings.run_dir is not None:
         return Path(settings.run_dir)
     words = [
@@ -104,8 +106,16 @@ def new_path(settings: TrainSettings) -> Path:
         time.strftime("%Y%m%d-%H%M%S"),
     ]
     name = "_".join(word for word in words if word)
-    names = (name, *(f"{name}_{count}" for count in range(2, 1000)))  # trials may start in the same second
-    return next(path for path in (Path(settings.save_dir, name) for name in names) if not path.exists())
+    for suffix in ("", *(f"_{count}" for count in range(2, 1000))):
+        path = Path(settings.save_dir, name + suffix)
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue  # another trial started in the same second
+        except OSError as error:
+            raise unwritable("run", path, error) from None
+    raise UserError(f"there are too many runs of this second in {printable(settings.save_dir)}; try again")
 
 
 @contextmanager

@@ -14,8 +14,6 @@ from training.settings import TrainSettings
 from utils.console import notify
 from utils.errors import DataError
 
-__all__ = ["TrainingSamples", "draw_per_class"]
-
 
 def draw_per_class(net: PixelCNN, per_class: int, image_size: tuple[int, int], seed: int) -> Tensor:
     """Images of all classes by this process alone: uint8 [num_classes, per_class, C, H, W] on the CPU.

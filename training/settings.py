@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 
+from layers import Fusion
 from model import SIDES
 from utils.arguments import Fraction, Seed
 from utils.precision import Precision
-
-__all__ = ["TrainSettings", "tagged"]
 
 DecayRate: Any = restricted_number_type("DecayRate", float, [(">", 0), ("<=", 1)], docstring="above 0, at most 1")
 Side: Any = restricted_number_type("Side", int, [(">=", SIDES[0]), ("<=", SIDES[-1])], docstring="pixels, 4 to 512")
@@ -50,7 +49,7 @@ class TrainSettings:
         fusion: how the class enters: early (one-hot maps joined to the input), middle (embedding after every
             residual block), film (scale and shift of every block), none.
         dropout: rate of the residual blocks, 0 to below 1; small networks on small images need little.
-        init: default, or data (data-dependent: every convolution's output starts with mean 0 and standard deviation 1).
+        init: of new weights: default, or data (every convolution's output starts with mean 0 and standard deviation 1).
         batch_size: images per step (of each process under torchrun), at least 1.
         max_epochs: passes over the training images, at least 1.
         lr: learning rate of Adam at its peak, above 0.
@@ -108,7 +107,7 @@ class TrainSettings:
     nr_resnet: PositiveInt = 2
     nr_filters: PositiveInt = 80
     nr_logistic_mix: PositiveInt = 10
-    fusion: Literal["early+middle", "early", "middle", "film", "none"] = "early+middle"
+    fusion: Fusion = "early+middle"
     dropout: Fraction = 0.5
     init: Literal["default", "data"] = "default"
     batch_size: PositiveInt = 16

@@ -9,8 +9,6 @@ from training.step import TrainingStep
 from utils.errors import UserError, reason
 from utils.text import printable
 
-__all__ = ["TrainingState"]
-
 
 class TrainingState:
     """Where a run is. Its ``state_dict``, beside the weights, is what resuming needs.

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from model import PixelCNN, log_likelihood
-from model.likelihood import bits_per_dim
+from model import PixelCNN, bits_per_dim, log_likelihood
 from training.objective import candidate_classes, hybrid_loss
 from training.optimization import MovingAverage, make_optimizer
 from training.settings import TrainSettings
@@ -22,8 +21,6 @@ from utils.distributed import all_mean, world_size
 from utils.errors import UserError, summary
 from utils.memory import out_of_memory
 from utils.precision import autocast
-
-__all__ = ["StepSums", "TrainingStep"]
 
 
 class StepSums(NamedTuple):

@@ -20,8 +20,6 @@ from training.settings import TrainSettings
 from utils.console import notify
 from utils.errors import summary
 
-__all__ = ["Tracker", "WandbTracker", "report_failed_trial", "start_tracker"]
-
 PROJECT = "conditional-pixelcnn"
 RUN_FILE = "wandb_run.json"  # in the run's folder: which W&B run a resumed run continues
 
@@ -51,27 +49,17 @@ class Tracker:
             self.fail(summary(error))
 
 
-def start_tracker(settings: TrainSettings, folder: Path, device: torch.device, run_id: str | None = None) -> Tracker:
+def start_tracker(settings: TrainSettings, folder: Path, device: torch.device) -> Tracker:
     """The tracker that ``settings`` asks for, started; wandb's own files go below ``folder``.
 
-    It continues the W&B run ``run_id``, by default the one that ``folder`` belongs to.
+    It continues the W&B run that ``folder`` belongs to, if any.
     """
     if not settings.en_wandb:
         return Tracker()
     config = dataclasses.asdict(settings) | {"environment": environment(folder, device)}
-    named = {
-        "project": settings.wandb_project,
-        "entity": settings.wandb_entity,
-        "name": settings.wandb_name,
-        "group": settings.wandb_group,
-        "tags": settings.wandb_tags,
-    }
+    named = {name: getattr(settings, f"wandb_{name}") for name in ("project", "entity", "name", "group", "tags")}
     if (folder / RUN_FILE).exists():
-        saved = json.loads((folder / RUN_FILE).read_text())
-        run_id = run_id or saved["id"]
-        named |= {"project": saved["project"], "entity": saved["entity"]}
-    if run_id:
-        named |= {"id": run_id, "resume": "allow"}
+        named |= json.loads((folder / RUN_FILE).read_text()) | {"resume": "allow"}
     return WandbTracker(folder, {"config": config, **named}, settings.log_model)
 
 

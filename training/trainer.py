@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data import DATASETS
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.metrics import ranking
-from model import PixelCNN, data_dependent_init, save_checkpoint
+from model import data_dependent_init, save_checkpoint
 from plots.classification import plot_confusion_matrix
 from plots.images import labelled_grid
 from training.batches import Batches, load_splits, mixed_seed
@@ -32,8 +32,6 @@ from utils.errors import UserError
 from utils.precision import pick_precision
 from utils.signals import Interrupted, Interruption
 from utils.text import printable
-
-__all__ = ["Trainer"]
 
 MAX_SKIPPED = {"fp32": 5, "bf16": 5, "fp16": 30}  # steps in a row; loss scaling begins with some that overflow
 STEPS_BETWEEN_AGREEMENTS = 10  # of several processes, about signals and the clock
@@ -68,18 +66,13 @@ class Trainer:
         self.batches = Batches(self.train_split, settings, self.device)
         torch.manual_seed(settings.seed)
         self.net = build_network(settings, channels, self.train_split.num_classes, load_params).to(self.device)
-        if settings.init == "data" and last is None:
+        if settings.init == "data" and last is None and not load_params:
             data_dependent_init(self.net, *self.batches.first(max(64, self.batches.batch_size)))
         self.step = TrainingStep(self.net, settings, self.precision, self.batches.per_epoch * settings.max_epochs)
         self.state = TrainingState(self.step)
         if last is not None:
             self.state.restore(last)
         self.interruption = Interruption()
-
-    @property
-    def averaged(self) -> PixelCNN:
-        """The network that is evaluated, sampled from and exported."""
-        return self.step.averaged
 
     def run(self, folder: RunFolder, tracker: Tracker | None = None) -> None:
         """Train all epochs that are left.
@@ -206,7 +199,7 @@ class Trainer:
 
     def evaluate(self, epoch: int) -> dict[str, float]:
         """Metrics of all validation images; the best network so far is written to best.pt."""
-        evaluation = evaluate(self.averaged, self.validation, self.settings.precision)
+        evaluation = evaluate(self.step.averaged, self.validation, self.settings.precision)
         report = {"val_bpd": evaluation.bpd, "accuracy": evaluation.accuracy}
         rank_of_this = ranking(report)
         if (self.state.best is None or rank_of_this > self.state.best) and self.save_best(evaluation, epoch):
@@ -239,7 +232,7 @@ class Trainer:
             save_checkpoint(
                 self.folder.path / name,
                 self.net,
-                ema=None if self.step.ema is None else self.averaged,
+                ema=None if self.step.ema is None else self.step.averaged,
                 image_size=self.train_split.image_size,
                 class_names=self.train_split.class_names,
                 dataset=self.settings.dataset,
@@ -253,7 +246,7 @@ class Trainer:
 
     def draw_samples(self, samples: TrainingSamples, epoch: int) -> dict[str, float | str]:
         """Write a grid of samples, one row per class; returns what the report says of FID."""
-        images = samples.draw(self.averaged)
+        images = samples.draw(self.step.averaged)
         path = self.folder.samples / f"epoch_{epoch:04d}.png"
         with tolerate_write_errors(path.name):
             labelled_grid(*samples.grid(images), self.train_split.class_names, path)

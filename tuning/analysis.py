@@ -1,16 +1,16 @@
 """What the trials of a study show: a ranking, importances and correlations of the settings, an ablation."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evaluation.metrics import METRICS
+from tuning.study import is_interrupted
 
 if TYPE_CHECKING:
     from optuna import Study
-
-__all__ = ["TrialRow", "ablation", "correlations", "setting_importances", "trial_rows"]
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
@@ -46,7 +46,7 @@ def trial_rows(study: "Study") -> list[TrialRow]:
     rows = []
     for trial in study.get_trials(deepcopy=False):
         attributes = trial.user_attrs
-        if trial.state.name not in STATES or (trial.state.name == "FAIL" and "failure" not in attributes):
+        if trial.state.name not in STATES or is_interrupted(trial):
             continue  # running, waiting, or interrupted and run again
         row = TrialRow(
             number=trial.number,
@@ -68,15 +68,11 @@ def setting_importances(study: "Study", key: str) -> dict[str, float]:
     """The fraction of a metric's variance that each setting explains (fANOVA with a random forest); the sum is 1."""
     import optuna
 
-    measured = optuna.create_study()
-    for trial in study.get_trials():
-        if trial.state.name == "COMPLETE" and key in trial.user_attrs["metrics"]:
-            value = trial.user_attrs["metrics"][key]
-            measured.add_trial(
-                optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=value)
-            )
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    importances = optuna.importance.get_param_importances(measured, evaluator=evaluator)
+    importances = optuna.importance.get_param_importances(
+        study,
+        evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+        target=lambda trial: trial.user_attrs["metrics"].get(key, math.nan),  # Optuna leaves these out
+    )
     return {name.split(" ")[0]: value for name, value in importances.items()}  # without " quantile", " unrounded"
 
 

@@ -12,11 +12,10 @@ from plots.sweeps import Curve, plot_ablation, plot_curves, plot_importance, plo
 from tuning.analysis import TrialRow, ablation, correlations, setting_importances, trial_rows
 from utils.errors import UserError
 from utils.files import atomic_write, check_writable
+from utils.text import markdown_table
 
 if TYPE_CHECKING:
     from optuna import Study
-
-__all__ = ["write_report"]
 
 TITLES = {key: metric.title for key, metric in METRICS.items()}
 
@@ -71,12 +70,6 @@ def learning_curve(row: TrialRow) -> Curve:
 def write_text(path: Path, text: str) -> None:
     with atomic_write(path) as partial:
         partial.write_text(text)
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is the header."""
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]]) + "\n"
 
 
 def format_value(value: Any) -> str:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-__all__ = ["run_sweep"]
-
 DEFAULT_TRIALS = 20
 
 

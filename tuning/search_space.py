@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from evaluation.metrics import is_finite
@@ -12,8 +14,6 @@ from utils.errors import UserError
 
 if TYPE_CHECKING:
     from optuna import Trial
-
-__all__ = ["Parameter", "Value", "is_int", "parse_parameter"]
 
 Value = bool | int | float | str | None
 REQUIRED = object()
@@ -106,12 +106,8 @@ class Parameter:
                 return math.exp(stats.norm.ppf(u, options["mu"], options["sigma"]))
             case "beta":
                 return float(stats.beta.ppf(u, options["a"], options["b"]))
-        total = sum(options["probabilities"])
-        for value, weight in zip(options["values"], options["probabilities"], strict=True):
-            u -= weight / total
-            if u <= 0 < weight:
-                return value
-        return next(v for v, w in zip(options["values"][::-1], options["probabilities"][::-1], strict=True) if w > 0)
+        cumulative = list(accumulate(options["probabilities"]))
+        return options["values"][bisect_left(cumulative, u * cumulative[-1])]
 
     def grid(self) -> list[Value]:
         """All values. Raises UserError for a distribution that is not finite."""

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-__all__ = [
-    "count_trials", "load_study", "make_sampler", "open_storage", "open_study", "queue_again", "recover_trials",
-    "sqlite_url",
-]  # fmt: skip
-
 HEARTBEAT = 10  # seconds between the heartbeats of a running trial
 GRACE_PERIOD = 30  # seconds without a heartbeat after which a running trial counts as interrupted
 

@@ -16,8 +16,6 @@ from utils.arguments import parse_settings
 from utils.errors import UserError, reason
 from utils.signals import Interruption
 
-__all__ = ["Sweep", "SweepFile", "fix_settings", "fixed_settings", "parse_sweep", "read_sweep", "to_flags"]
-
 KEYS = {"program", "method", "metric", "parameters", "name", "description", "project", "entity", "run_cap"}
 
 

@@ -14,8 +14,6 @@ from tuning.sweep_file import Sweep, to_flags
 if TYPE_CHECKING:
     from optuna import Trial
 
-__all__ = ["TrialFailed", "best_metrics", "run_trial"]
-
 PROGRAM = Path(__file__).resolve().parents[1] / "pcnn_train.py"
 POLL_INTERVAL = 0.5  # seconds
 STORED_KEYS = ("epoch", "train_bpd", *METRICS)  # kept in the database, so that a report needs no run folders
@@ -61,14 +59,10 @@ def run_trial(sweep: Sweep, trial: "Trial") -> float:
         trial.set_user_attr("metrics", best)
     if pruned:
         raise optuna.TrialPruned
-    failure = None
-    if process.returncode != 0:
-        failure = failure_reason(log, process.returncode)
-    elif best is None:
-        failure = f"the run reported no {metric}"
-    if failure or best is None:
-        trial.set_user_attr("failure", failure)
-        raise TrialFailed(failure)
+    if process.returncode or best is None:
+        failed = failure_reason(log, process.returncode) if process.returncode else f"the run reported no {metric}"
+        trial.set_user_attr("failure", failed)
+        raise TrialFailed(failed)
     return best[metric]
 
 

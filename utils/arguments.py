@@ -16,8 +16,6 @@ from utils.memory import out_of_memory
 from utils.signals import Interrupted
 from utils.text import one_line
 
-__all__ = ["Fraction", "Seed", "bare_flag", "join_list", "parse_settings", "run_script"]
-
 Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<", 1)], docstring="a number in [0, 1)")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="an integer in [0, 2^32)")
 Settings = TypeVar("Settings")

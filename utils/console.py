@@ -4,8 +4,6 @@ import sys
 
 from tqdm import tqdm
 
-__all__ = ["notify"]
-
 
 def notify(message: str) -> None:
     """Write a line to stderr without breaking a progress bar."""

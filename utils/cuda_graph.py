@@ -6,8 +6,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["GraphedFunction", "capture"]
-
 T = TypeVar("T")
 
 

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from utils.errors import UserError
-
-__all__ = ["cudnn_benchmark", "pick_device"]
+from utils.memory import out_of_memory
 
 
 def pick_device(name: str) -> torch.device:
@@ -60,7 +59,7 @@ def works(device: torch.device) -> bool:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        if "out of memory" in str(error):
+        if out_of_memory(error):
             raise UserError(f"--device {device}: no memory is free there; stop other programs, or use cpu") from None
         return False
     return True

@@ -9,20 +9,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-__all__ = [
-    "all_max",
-    "all_mean",
-    "barrier",
-    "from_main",
-    "gather",
-    "in_order",
-    "main_first",
-    "process_group",
-    "rank",
-    "shared_batches",
-    "world_size",
-]
-
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=6)  # the others wait while the main process draws samples and measures FID

@@ -1,9 +1,5 @@
 """Errors shown to the user as one line, and one-line forms of other errors."""
 
-import textwrap
-
-__all__ = ["CheckpointError", "DataError", "UserError", "reason", "summary"]
-
 
 class UserError(Exception):
     """A user error; the message is one line with the problem and what to do."""
@@ -24,7 +20,7 @@ def reason(error: BaseException) -> str:
 
 def summary(error: BaseException) -> str:
     """An error on one line: the message of a `UserError`; of others also the type, at most 300 characters."""
-    message = " ".join(str(error).split())
+    message, kind = " ".join(str(error).split()), type(error).__name__
     if isinstance(error, UserError):
         return message
-    return textwrap.shorten(f"{type(error).__name__}: {message}" if message else type(error).__name__, 300)
+    return f"{kind}: {message}"[:300] if message else kind

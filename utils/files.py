@@ -10,7 +10,14 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.text import printable
 
-__all__ = ["atomic_write", "check_writable"]
+
+@contextmanager
+def write_errors(path: Path, advice: str = "") -> Iterator[None]:
+    """Inside, an OSError becomes a UserError that says that ``path`` cannot be written, why, and ``advice``."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be written ({error.strerror or error}){advice}") from None
 
 
 @contextmanager
@@ -22,10 +29,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{printable(path)} cannot be written ({error.strerror or error})") from None
+        with write_errors(path):
+            yield partial
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -33,19 +39,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def check_writable(path: str | Path) -> None:
     """Create the folder of ``path`` if it is missing; raise UserError unless a file can be written there."""
     path = Path(path)
-    try:
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise UserError(f"{printable(path)} cannot be written ({error.strerror or error})") from None
     if path.is_dir():
         raise UserError(f"{printable(path)} is a folder; give the name of a file")
 
 
 def file_hash(file: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with open(file, "rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -7,14 +7,13 @@ import torch
 
 from utils.errors import UserError
 
-__all__ = ["FittingBatches", "out_of_memory"]
-
 Result = TypeVar("Result")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` means out of memory, for which PyTorch has an exception class on GPUs only."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether ``error`` means out of memory, for which PyTorch has an exception class on GPUs only, and not always."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
 class FittingBatches:
@@ -37,7 +36,7 @@ class FittingBatches:
             batch = items[start : start + self.batch_size]
             try:
                 result = function(batch)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 if len(batch) == 1:

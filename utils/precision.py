@@ -6,8 +6,6 @@ import torch
 
 from utils.errors import UserError
 
-__all__ = ["Precision", "autocast", "pick_precision"]
-
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

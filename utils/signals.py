@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Interrupted", "Interruption"]
-
 
 class Interrupted(BaseException):
     """A signal ended the work early. Not an Exception, so that error handlers do not swallow it.

@@ -17,8 +17,6 @@ from layers import GatedResidualBlock
 from model.pixelcnn import NR_RESOLUTIONS, PixelCNN, Stream
 from model.sampling.stepping import PIXELWISE, ROWWISE, FixedConv, Place, SteppingBlock, folded, pixel_weight
 
-__all__ = ["SteppingTwin"]
-
 
 class SteppingStream:
     """A stream of incremental convolutions; its lists have one entry per resolution."""

@@ -14,8 +14,6 @@ from model.pixelcnn import PixelCNN
 from model.sampling.incremental import SteppingTwin
 from utils.cuda_graph import capture
 
-__all__ = ["Sampler", "image_generators", "sample"]
-
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 RANDOM_NUMBERS = 2**24  # drawn at a time, for as many rows as possible

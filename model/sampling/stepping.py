@@ -21,8 +21,6 @@ from layers.conv import (
     DownShiftedDeconv2d,
 )
 
-__all__ = ["PIXELWISE", "ROWWISE", "FixedConv", "Place", "SteppingBlock", "folded", "pixel_weight"]
-
 Pair = tuple[int, int]
 
 

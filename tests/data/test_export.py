@@ -1,5 +1,9 @@
 """A split as PNG files."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -23,7 +27,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
         export_split(load_split("digits", "validation"), tmp_path)
-    with pytest.raises(SystemExit, match=r"error: .*not empty"):
+    with pytest.raises(DataError, match="not empty"):
         main(["digits", "validation", str(tmp_path)])
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -34,3 +38,10 @@ def test_a_slash_in_a_class_name_is_no_folder(tmp_path):
     )
     export_split(split, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Bag", "T-shirt_top"]
+
+
+def test_a_mistake_at_the_shell_is_one_line(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    command = [sys.executable, "-m", "data.export", "digits", "validation", str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

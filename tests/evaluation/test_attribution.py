@@ -93,3 +93,19 @@ def test_pictures_of_all_that_was_labelled(net, tmp_path):
     for path in (tmp_path / "maps").iterdir():
         with Image.open(path) as picture:
             assert picture.format == "PNG" and picture.width > 300
+
+
+def test_batches_halve_when_memory_runs_out(net, tmp_path, monkeypatch):
+    pixels = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
+    predictions = [Prediction(f"{i}.png", -1, (), 0, 1, 0.5, 3.0) for i in range(8)]
+    sizes, maps = [], attribution_maps
+
+    def limited(net, images, best, second):
+        sizes.append(len(images))
+        if len(images) > 4:
+            raise MemoryError
+        return maps(net, images, best, second)
+
+    monkeypatch.setattr(evaluation.attribution, "attribution_maps", limited)
+    images = Images([p.name for p in predictions], [-1] * 8, pixels.__getitem__)
+    assert len(list(write_attributions(net, images, predictions, tmp_path))) == 8 and sizes == [8, 4, 4]

@@ -64,7 +64,7 @@ def test_cache_is_what_pytorch_fid_writes(hub, digits, tmp_path, write_folder):
     from pytorch_fid.fid_score import compute_statistics_of_path, save_fid_stats
 
     folder = write_folder(digits.images[:12], tmp_path / "reference")
-    FID(folder, 64).reference_statistics()
+    assert len(FID(folder, 64).reference_statistics) == 2
     (cached,) = (hub / "fid_statistics").iterdir()
     save_fid_stats([str(folder), str(tmp_path / "theirs.npz")], 12, "cpu", 64, num_workers=0)
     ours, theirs = np.load(cached), np.load(tmp_path / "theirs.npz")
@@ -88,14 +88,14 @@ def test_caches_of_earlier_versions_stay_valid(hub, digits, write_folder, incept
         cached = hub / "fid_statistics" / f"64_{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
         cached.parent.mkdir(exist_ok=True)
         np.savez_compressed(cached, mu=np.full(64, 7.0), sigma=np.eye(64))
-        mu, sigma = FID(reference, 64).reference_statistics()
+        mu, sigma = FID(reference, 64).reference_statistics
         assert (mu == 7).all() and (sigma == np.eye(64)).all()
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "other dims", "not finite"])
 def test_damaged_cache_is_computed_anew(hub, digits, damage, batch_sizes):
     reference = first(digits, 4)
-    right = FID(reference, 64).reference_statistics()
+    right = FID(reference, 64).reference_statistics
     (cached,) = (hub / "fid_statistics").iterdir()
     if damage == "half":
         cached.write_bytes(cached.read_bytes()[:1000])
@@ -105,10 +105,10 @@ def test_damaged_cache_is_computed_anew(hub, digits, damage, batch_sizes):
         np.savez(cached, mu=right[0][:3], sigma=right[1][:3, :3])
     else:
         np.savez(cached, mu=right[0] * np.nan, sigma=right[1])
-    again = FID(reference, 64).reference_statistics()
+    again = FID(reference, 64).reference_statistics
     assert batch_sizes == [4, 4]
     np.testing.assert_allclose(again[1], right[1])
-    FID(reference, 64).reference_statistics()
+    np.testing.assert_array_equal(FID(reference, 64).reference_statistics[0], again[0])
     assert batch_sizes == [4, 4] and [cached] == list((hub / "fid_statistics").iterdir())
 
 

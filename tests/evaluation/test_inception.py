@@ -13,6 +13,7 @@ from evaluation import inception
 from evaluation.fid import FID, SafeFID, gaussian
 from evaluation.inception import InceptionFeatures
 from plots.images import write_png
+from utils import download
 from utils.errors import DataError, UserError
 from utils.files import file_hash
 
@@ -155,7 +156,7 @@ def test_a_download_with_another_sha256_is_not_kept(empty_hub, inception_weights
 
 
 def test_a_silent_server_does_not_hold_up_a_run(empty_hub, monkeypatch):
-    monkeypatch.setattr(inception, "DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         download_from(f"http://127.0.0.1:{silent.getsockname()[1]}/weights.pth", monkeypatch)
         with pytest.raises(UserError, match="timed out"):

@@ -5,6 +5,7 @@ import torch
 
 from evaluation import pixel_distance as distance
 from evaluation.pixel_distance import pixel_distance
+from model import PixelCNN, save_checkpoint
 from utils.errors import UserError
 
 
@@ -23,12 +24,17 @@ def test_the_distance_is_0_to_itself_and_grows_with_noise():
     assert pixel_distance(dark + 51, dark) == pytest.approx(192 * 0.2**2, rel=1e-3)
 
 
-def test_side_by_side_on_the_digits(run, capsys):
-    flags = ["--checkpoint", str(run / "best.pt"), "--reference", "digits:train"]
+def test_side_by_side_on_the_digits(tmp_path, capsys):
+    checkpoint = str(tmp_path / "net.pt")
+    names = tuple("0123456789")
+    save_checkpoint(checkpoint, PixelCNN(1, 8, 2, 1, 10), image_size=(8, 8), class_names=names, dataset="digits")
+    flags = ["--checkpoint", checkpoint, "--reference", "digits:train"]
     assert distance.main(flags) == 0
     rows = dict(line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
     values = {name: float(value) for name, value in rows.items()}
     noisy = [values[f"real with noise of {level} levels"] for level in (8, 32, 64)]
     assert values["real (validation)"] < noisy[1] < noisy[2] < values["uniform noise"] and "drawn" in values
     with pytest.raises(UserError, match="--reference"):
-        distance.main(["--checkpoint", str(run / "best.pt"), "--reference", "nothing"])
+        distance.main(["--checkpoint", checkpoint, "--reference", "nothing"])
+    with pytest.raises(UserError, match="seed"):
+        distance.main(["--checkpoint", checkpoint, "--seed", "-1"])

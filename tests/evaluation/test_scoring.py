@@ -107,3 +107,10 @@ def test_on_cuda_memory_really_runs_out(net):
         assert scorer(images).shape == (2**20, 3) and scorer.batch_size < 2**20
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_where_no_classes_are_close_the_network_runs_once(net, images, monkeypatch):
+    monkeypatch.setattr(evaluation.scoring, "pick_precision", lambda *_: "bf16")
+    monkeypatch.setattr(evaluation.scoring, "CLOSE", -1.0)
+    monkeypatch.setattr(evaluation.scoring, "log_likelihood", lambda *_: pytest.fail("scored again"))
+    torch.testing.assert_close(Scorer(net, "auto")(images), Scorer(net, "bf16")(images))

@@ -1,5 +1,7 @@
 """A checkpoint for others."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -42,3 +44,17 @@ def test_it_holds_the_average_what_was_measured_and_a_temperature(best, half, tm
     assert str(best.parent).encode() not in out.read_bytes()  # nothing of the machine where it was trained
     assert net.metadata["temperature"] > 0 and net.metadata["settings"]["nr_filters"] == 8
     assert f"accuracy {evaluation.accuracy:.4f}" in capsys.readouterr().out
+
+
+def test_images_without_a_class_or_of_another_data_set_are_refused(best, tmp_path, monkeypatch):
+    flags = ["--checkpoint", str(best), "--out", str(tmp_path / "out.pt")]
+    split = load_split("digits", "validation")
+    unknown = dataclasses.replace(split, labels=torch.full_like(split.labels, -1))
+    monkeypatch.setattr(export_checkpoint, "load_split", lambda *_: unknown)
+    with pytest.raises(UserError, match=r"some digits validation images have no class \(label -1\)"):
+        export_checkpoint.main(flags)
+    other = dataclasses.replace(split, class_names=split.class_names[:9])
+    monkeypatch.setattr(export_checkpoint, "load_split", lambda *_: other)
+    with pytest.raises(UserError, match="a checkpoint of another data set"):
+        export_checkpoint.main(flags)
+    assert not (tmp_path / "out.pt").exists()

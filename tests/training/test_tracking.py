@@ -80,7 +80,7 @@ def test_offline_then_synced(script, openwandb, wandb_env, tmp_path):
     result = script("pcnn_train.py", *SHORT, "--en_wandb", "True", "--run_dir", run, env=env)
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
-    assert "offline (WANDB_MODE says so)" in line
+    assert "offline (WANDB_MODE is set)" in line
     command = line.split("later: ")[1].split()
     assert command[:2] == ["wandb", "sync"] and command[2].startswith(str(run / "wandb"))
     command = [sys.executable, "-m", *command]
@@ -246,11 +246,11 @@ def test_a_loss_that_is_no_number_ends_the_run(fake, tmp_path):
     from utils.errors import UserError
 
     run = fake()
-    with pytest.raises(UserError, match="no finite number in 5 steps in a row; lower --lr"):
+    with pytest.raises(UserError, match="non-finite in 5 steps in a row; lower --lr"):
         pcnn_train.main(
             [*DIGITS, "--lr", "1e30", "--max_epochs", "2", "--en_wandb", "true", "--run_dir", str(tmp_path / "r")]
         )
-    assert run.exit_code == 1 and "no finite number" in run.summary["failure"]
+    assert run.exit_code == 1 and "non-finite" in run.summary["failure"]
     assert all(values["epoch"] == 1 for values in run.logged)
 
 

@@ -1,0 +1,20 @@
+"""Folders of runs that start at the same time."""
+
+import pytest
+
+from training import run_folder
+from training.settings import TrainSettings
+from utils.errors import UserError
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder.time, "strftime", lambda _: "now")
+    settings = TrainSettings(dataset="digits", save_dir=str(tmp_path / "runs"))
+    paths = [run_folder.new_path(settings) for _ in range(3)]
+    assert len(set(paths)) == 3 and all(path.is_dir() for path in paths)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot write the run to .*runs.*give another folder"):
+        run_folder.new_path(TrainSettings(dataset="digits", save_dir=str(tmp_path / "runs")))
