@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from data.images import resize_images
-from data.splits import stratified_split
+from data.splits import split_arrays
 from data.types import ImageSet, Source
 
 
@@ -14,15 +13,8 @@ def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> Imag
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    levels = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)  # 0..16 -> 0..255
-    train, validation = stratified_split(digits.target, 0.2)
-    chosen = {"train": train, "validation": validation}[split]
-    return ImageSet(
-        images=resize_images(levels[chosen].unsqueeze(1), image_size, f"resizing digits {split}"),
-        labels=torch.from_numpy(digits.target[chosen]).long(),
-        class_names=tuple("0123456789"),
-        paths=tuple(f"digits/{split}/{i:05d}" for i in range(len(chosen))),
-    )
+    levels = (digits.images * 255 / 16).round().astype(np.uint8)[:, None]  # 0..16 -> 0..255
+    return split_arrays("digits", split, levels, digits.target, "0123456789", image_size, 0.2)
 
 
 SOURCE = Source(channels=1, image_size=8, splits=("train", "validation"), load=load)

@@ -1,8 +1,12 @@
-"""Fixed, stratified splits."""
+"""Fixed, stratified splits of data sets that come as arrays."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+
+from data.images import resize_images
+from data.types import ImageSet
 
 SEED = 0  # part of the data sets' definition: another seed gives other train and validation images
 
@@ -14,3 +18,25 @@ def stratified_split(labels: Sequence[int] | np.ndarray, fraction: float) -> tup
     indices = np.arange(len(labels))
     train, validation = train_test_split(indices, test_size=fraction, stratify=labels, random_state=SEED)
     return np.sort(train), np.sort(validation)
+
+
+def split_arrays(
+    name: str,
+    split: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    image_size: tuple[int, int],
+    fraction: float,
+) -> ImageSet:
+    """A split of uint8 images [N, C, h, w], labels [N]: train and validation share them by `stratified_split`."""
+    if split != "test":
+        train, validation = stratified_split(labels, fraction)
+        chosen = train if split == "train" else validation
+        images, labels = images[chosen], labels[chosen]
+    return ImageSet(
+        images=resize_images(torch.from_numpy(np.ascontiguousarray(images)), image_size, f"resizing {name} {split}"),
+        labels=torch.from_numpy(labels).long(),
+        class_names=tuple(class_names),
+        paths=tuple(f"{name}/{split}/{i:05d}" for i in range(len(labels))),
+    )

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from data.images import resize_images
-from data.splits import stratified_split
+from data.splits import split_arrays
 from data.types import ImageSet, Source
 from utils.errors import DataError, reason
 
@@ -27,21 +25,12 @@ def load(
     raw = _open(name, class_name, files, split, data_dir or Path("datasets", name))
     images = np.asarray(raw.data)  # CIFAR [N, H, W, 3], SVHN [N, 3, H, W], MNIST [N, H, W]
     labels = np.asarray(raw.labels if name == "svhn" else raw.targets, dtype=np.int64)
-    if split != "test":
-        train, validation = stratified_split(labels, 0.1)
-        chosen = train if split == "train" else validation
-        images, labels = images[chosen], labels[chosen]
     if images.ndim == 3:
         images = images[:, None]
     elif name != "svhn":
         images = images.transpose(0, 3, 1, 2)
-    pixels = torch.from_numpy(np.ascontiguousarray(images))
-    return ImageSet(
-        images=resize_images(pixels, image_size, f"resizing {name} {split}"),
-        labels=torch.from_numpy(labels),
-        class_names=tuple("0123456789") if name == "svhn" else tuple(raw.classes),
-        paths=tuple(f"{name}/{split}/{i:05d}" for i in range(len(labels))),
-    )
+    class_names = "0123456789" if name == "svhn" else raw.classes
+    return split_arrays(name, split, images, labels, class_names, image_size, 0.1)
 
 
 def _open(name: str, class_name: str, files: str, split: str, root: Path) -> Any:
