@@ -1,8 +1,8 @@
 """A Fréchet distance that needs no Inception weights: python -m evaluation.pixel_distance --reference cpen455:test ...
 
 It is that of FID (Heusel et al. 2017), pytorch-fid's own function, between Gaussians fitted to images shrunk to 8x8
-pixels instead of features of a network: 192 numbers for three channels. It sees colours and coarse shapes alone, is
-no FID and compares with none; side by side it tells real, noisy and drawn images apart.
+pixels instead of features of a network: 192 numbers for three channels. It depends on colours and coarse shapes only
+and is not comparable with FID; its values for real, noisy and sampled images are comparable with each other.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class PixelDistanceSettings:
         reference: DATASET:SPLIT that all are measured against.
         real: the split of the same data set that shows how near real images come.
         data_dir: where the data set's files are; datasets/NAME by default.
-        seed: of the draws and the noise.
+        seed: of the samples and the noise.
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     """
 
@@ -76,9 +76,9 @@ def main(argv: list[str] | None = None) -> int:
     for deviation in NOISE:
         noisy = real + deviation * torch.randn(real.shape, generator=noise)
         rows[f"real with noise of {deviation} levels"] = noisy.round().clamp(0, 255).to(torch.uint8)
-    rows["drawn"] = drawn
+    rows["samples"] = drawn
     rows["uniform noise"] = torch.randint(0, 256, real.shape, generator=noise, dtype=torch.uint8)
-    print(f"Fréchet distance of {SIDE}x{SIDE} pixels (no FID) of {len(real)} images to {len(reference)} of {split}:")
+    print(f"Fréchet distance of {SIDE}x{SIDE} pixels (not FID) of {len(real)} images to {len(reference)} of {split}:")
     for name, images in rows.items():
         print(f"| {name} | {pixel_distance(images, reference):.2f} |")
     return 0

@@ -33,7 +33,7 @@ def test_side_by_side_on_the_digits(tmp_path, capsys):
     rows = dict(line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
     values = {name: float(value) for name, value in rows.items()}
     noisy = [values[f"real with noise of {level} levels"] for level in (8, 32, 64)]
-    assert values["real (validation)"] < noisy[1] < noisy[2] < values["uniform noise"] and "drawn" in values
+    assert values["real (validation)"] < noisy[1] < noisy[2] < values["uniform noise"] and "samples" in values
     with pytest.raises(UserError, match="--reference"):
         distance.main(["--checkpoint", checkpoint, "--reference", "nothing"])
     with pytest.raises(UserError, match="seed"):
