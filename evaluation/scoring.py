@@ -46,7 +46,7 @@ class Scorer:
         self.device = next(net.parameters()).device
         self.net = fold_weight_norm(net).to(memory_format=torch.channels_last)  # faster here, slower in training
         self.precision = pick_precision(precision, self.device)
-        self.twice = precision == "auto" and self.precision != "fp32"
+        self.rescores = precision == "auto" and self.precision != "fp32"
         maps = MAPS.get(self.device.type, 32) * 32 * 32 // max(32 * 32, image_size[0] * image_size[1])
         self.batches = FittingBatches(batch_size or max(1, maps // net.num_classes))
 
@@ -63,7 +63,7 @@ class Scorer:
         """The same, all images at once."""
         with autocast(self.precision, self.device):
             scores = class_log_likelihoods(self.net, images)
-        return (self.decide(images, scores) if self.twice else scores).cpu()
+        return (self.decide(images, scores) if self.rescores else scores).cpu()
 
     @property
     def batch_size(self) -> int:

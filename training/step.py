@@ -26,13 +26,13 @@ from utils.precision import autocast
 class StepSums(NamedTuple):
     """What `TrainingStep` adds up over steps, as numbers.
 
-    ``skipped`` steps had a non-finite gradient, ``row`` of them were the last ones in a row, ``longest_row`` was the
-    longest such row; ``bpd`` and ``cross_entropy`` (nats) are sums over the other steps.
+    ``skipped`` steps had a non-finite gradient, ``streak`` of them were the last ones in a row, ``longest_streak``
+    was the longest such streak; ``bpd`` and ``cross_entropy`` (nats) are sums over the other steps.
     """
 
     skipped: float
-    row: float
-    longest_row: float
+    streak: float
+    longest_streak: float
     bpd: float
     cross_entropy: float
 
@@ -111,9 +111,9 @@ class TrainingStep:
         with self._lr_on_device():
             self.scaler.step(self.optimizer)
         self.scaler.update()
-        skipped, row, longest = self.sums[:3]
-        row = (row + 1) * bad
-        counts = torch.stack((skipped + bad, row, torch.maximum(longest, row)))
+        skipped, streak, longest = self.sums[:3]
+        streak = (streak + 1) * bad
+        counts = torch.stack((skipped + bad, streak, torch.maximum(longest, streak)))
         self.sums.copy_(torch.cat((counts, self.sums[3:] + parts.masked_fill(bad, 0))))
         return parts
 

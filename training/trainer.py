@@ -176,7 +176,7 @@ class Trainer:
 
     def check_finite(self, sums: StepSums) -> None:
         """Raise UserError if too many steps in a row were skipped."""
-        longest = int(sums.longest_row)
+        longest = int(sums.longest_streak)
         if longest >= MAX_SKIPPED[self.precision]:
             advice = "lower --lr, increase --warmup, or use --grad_clip 1"
             if self.precision != "fp32":

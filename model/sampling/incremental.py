@@ -1,7 +1,7 @@
 """The incremental network: PixelCNN++ evaluated in raster order with caches of its causal convolutions.
 
 PixelCNN++ is causal, so each activation need be computed only once. Every convolution of the two streams is replaced
-by an incremental one that caches its inputs (`model.sampling.stepping`). A step is a row in the u stream and a pixel
+by an incremental one that caches its inputs (`row_layers`, `pixel_layers`). A step is a row in the u stream and a pixel
 in the ul stream. Blocks and U-Net share the network's code (`layers.blocks`, `model.pixelcnn.Stream`), which runs on
 rows [B, F, 1, W] and on pixels [1, F, B] as on maps [B, F, H, W]. Sampling an image costs about one forward pass
 instead of H * W.
@@ -15,7 +15,20 @@ from torch import Tensor
 
 from layers import GatedResidualBlock
 from model.pixelcnn import NR_RESOLUTIONS, PixelCNN, Stream
-from model.sampling.stepping import PIXELWISE, ROWWISE, FixedConv, Place, SteppingBlock, folded, pixel_weight
+from model.sampling.pixel_layers import PIXELWISE, pixel_weight
+from model.sampling.place import FixedConv, Place, folded
+from model.sampling.row_layers import ROWWISE
+
+
+class SteppingBlock:
+    """A block of incremental convolutions. It shares the network's code, without the overhead of module calls."""
+
+    __call__ = GatedResidualBlock.forward
+
+    def __init__(self, block: GatedResidualBlock, conv: type, side: type, place: Place):
+        self.index = block.index
+        self.conv_in, self.conv_out = conv(block.conv_in, place), conv(block.conv_out, place)
+        self.side = block.side and side(block.side, place, self.conv_in)
 
 
 class SteppingStream:
