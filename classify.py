@@ -27,12 +27,13 @@ from evaluation.predictions import class_prior, posterior_temperature, predict
 from evaluation.report import report
 from evaluation.scoring import MirrorScorer, Scorer
 from model import PRETRAINED, load_checkpoint
-from utils.arguments import bare_flag, join_list, parse_settings, run_script
+from utils.arguments import bare_flag, join_list, parse_settings
 from utils.device import pick_device
 from utils.distributed import from_main, main_first, process_group, rank, world_size
 from utils.errors import UserError
 from utils.files import check_writable, file_hash
 from utils.precision import Precision
+from utils.script import run_script
 from utils.signals import Interrupted, Interruption
 from utils.text import printable
 

@@ -25,11 +25,12 @@ from evaluation.fid_reference import parse_reference
 from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
-from utils.arguments import Seed, join_list, parse_settings, run_script
+from utils.arguments import Seed, join_list, parse_settings
 from utils.device import pick_device
 from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
 from utils.files import check_writable
+from utils.script import run_script
 from utils.text import file_stems, printable
 
 PerClass: Any = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])

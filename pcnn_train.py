@@ -7,8 +7,9 @@ from training.run_folder import RunFolder, check_place
 from training.settings import TrainSettings
 from training.tracking import report_failed_trial, start_tracker
 from training.trainer import Trainer
-from utils.arguments import join_list, parse_settings, run_script
+from utils.arguments import join_list, parse_settings
 from utils.distributed import from_main, process_group, rank
+from utils.script import run_script
 
 
 def main(argv: list[str] | None = None) -> int:

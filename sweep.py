@@ -17,8 +17,8 @@ from tuning.report import write_report
 from tuning.runner import run_sweep
 from tuning.study import load_study, open_storage, sqlite_url
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, read_sweep
-from utils.arguments import run_script
 from utils.errors import UserError, reason
+from utils.script import run_script
 
 
 def parse(argv: list[str]) -> Namespace:

@@ -19,9 +19,9 @@ from data import load_split
 from evaluation.scoring import Scorer
 from model import PRETRAINED, PixelCNN, bits_per_dim, image_generators, load_checkpoint, log_likelihood, sample
 from model.sampling.sampler import Sampler
-from utils.arguments import run_script
 from utils.device import pick_device
 from utils.precision import pick_precision
+from utils.script import run_script
 
 NATS = 0.05  # largest difference in fp32, of about 8,000
 SAME_LABELS = 0.995

@@ -7,8 +7,8 @@ from PIL import Image
 
 from data.registry import load_split
 from data.types import ImageSet
-from utils.arguments import run_script
 from utils.errors import DataError
+from utils.script import run_script
 
 
 def export_split(split: ImageSet, folder: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Sampling many images, shared between processes."""
+"""Sampling many images, shared between processes, and the folder that they are written to."""
 
 import re
 from collections.abc import Iterator, Sequence

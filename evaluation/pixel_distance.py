@@ -15,9 +15,10 @@ from data import DATASETS, load_split
 from evaluation.fid import gaussian
 from evaluation.generation import draw_images
 from model import PRETRAINED, load_checkpoint
-from utils.arguments import Seed, parse_settings, run_script
+from utils.arguments import Seed, parse_settings
 from utils.device import pick_device
 from utils.errors import UserError
+from utils.script import run_script
 from utils.text import printable
 
 SIDE = 8

@@ -10,8 +10,8 @@ from PIL import Image
 import classify
 from data import read_image
 from model import PixelCNN, class_log_likelihoods, load_checkpoint, save_checkpoint
-from utils.arguments import run_script
 from utils.errors import UserError
+from utils.script import run_script
 
 NAMES = ("cat", "dog", "owl")
 

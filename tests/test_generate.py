@@ -7,7 +7,7 @@ from PIL import Image
 import generate
 from data import read_image
 from model import PixelCNN, Sampler, save_checkpoint
-from utils.arguments import run_script
+from utils.script import run_script
 
 
 @pytest.fixture(scope="module")

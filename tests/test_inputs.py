@@ -22,8 +22,9 @@ from data import read_image
 from evaluation.prediction_file import read_csv
 from model import PixelCNN, save_checkpoint
 from training.settings import TrainSettings
-from utils.arguments import parse_settings, run_script
+from utils.arguments import parse_settings
 from utils.errors import DataError, UserError
+from utils.script import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 

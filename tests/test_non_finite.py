@@ -8,7 +8,7 @@ import training.step
 from tests.runs import SHORT, assert_same_tree, last, reports
 from training.settings import TrainSettings
 from training.trainer import Trainer
-from utils.arguments import run_script
+from utils.script import run_script
 
 
 def poison(monkeypatch, steps: set[int], value: float) -> None:

@@ -62,7 +62,7 @@ def bad_cases(tmp_path):
 
 def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, capsys):
     import pcnn_train
-    from utils.arguments import run_script
+    from utils.script import run_script
 
     for flags, message in bad_cases(tmp_path):
         argv = [*flags.split(), "--save_dir", str(tmp_path / "runs")]
@@ -79,7 +79,7 @@ def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, capsys):
 def test_what_is_wrong_at_the_start_is_told_before_the_images_are_read(tmp_path, monkeypatch, capsys):
     import pcnn_train
     import training.batches
-    from utils.arguments import run_script
+    from utils.script import run_script
 
     def no_images(*_):
         raise AssertionError("the images were read")

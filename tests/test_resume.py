@@ -16,7 +16,7 @@ import training.trainer
 from model import load_checkpoint
 from tests.runs import RUN, SHORT, assert_same_run, last, reports
 from training.trainer import Trainer
-from utils.arguments import run_script
+from utils.script import run_script
 from utils.signals import Interrupted, Interruption
 
 ROOT = Path(__file__).resolve().parents[1]

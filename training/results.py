@@ -10,8 +10,9 @@ from plots.curves import plot_tradeoff
 from training.resume import run_settings
 from training.run_folder import read_reports
 from training.settings import TrainSettings
-from utils.arguments import parse_settings, run_script
+from utils.arguments import parse_settings
 from utils.errors import UserError
+from utils.script import run_script
 from utils.text import markdown_table, printable
 
 COLUMNS = ("run", "network", "objective", "seed", "epochs", "accuracy", "bits/dim", "FID", "minutes of training")

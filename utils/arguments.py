@@ -1,10 +1,8 @@
-"""Typed settings from command lines and YAML files, and the exit status of a script."""
+"""Typed settings from command lines and YAML files."""
 
 import dataclasses
 import json
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -12,9 +10,6 @@ from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import restricted_number_type
 
 from utils.errors import UserError, reason
-from utils.memory import out_of_memory
-from utils.signals import Interrupted
-from utils.text import one_line
 
 Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<", 1)], docstring="a number in [0, 1)")
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="an integer in [0, 2^32)")
@@ -64,31 +59,6 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     return value
-
-
-def run_script(main: Callable[[], int | None]) -> None:
-    """Call ``main`` and exit with its status; user errors are one line and status 2, signals one line and 128 + it."""
-    try:
-        status = main()
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # threads of torch.distributed may abort a normal exit
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status or 0)
-        sys.exit(status)
-    except UserError as error:
-        print("error:", one_line(str(error)), file=sys.stderr)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        print("error: not enough memory; use a smaller network, smaller images or a smaller batch", file=sys.stderr)
-        sys.exit(2)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.signum)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 def join_list(argv: Sequence[str], flag: str, belongs: Callable[[str], bool]) -> list[str]:

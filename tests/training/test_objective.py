@@ -11,7 +11,7 @@ from model import PixelCNN, log_likelihood, mixture_log_prob
 from training.objective import candidate_classes, hybrid_loss
 from training.settings import TrainSettings
 from training.trainer import Trainer
-from utils.arguments import run_script
+from utils.script import run_script
 
 TINY = (
     "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 256 --dropout 0.1 --precision fp32 "
