@@ -20,7 +20,7 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from tqdm import tqdm
 
 from data import load_split
-from evaluation.attribution import write_attributions
+from evaluation.attribution import refuse_overwriting, write_attributions
 from evaluation.images import images_of_paths, images_of_split
 from evaluation.prediction_file import PredictionFile
 from evaluation.predictions import class_prior, posterior_temperature, predict
@@ -102,14 +102,18 @@ def classify(settings: ClassifySettings) -> int:
     net = load_checkpoint(settings.checkpoint, device)
     prior = class_prior(settings.prior, net.num_classes)
     temperature = posterior_temperature(settings.temperature, net)
-    check_writable(settings.out)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata; what matters is in the rows
     if settings.dataset is None:
         images = images_of_paths(settings.paths, net)
+        if settings.explain:
+            refuse_overwriting(images.names, Path(settings.explain))
     else:
         load = (settings.dataset, settings.split, net.image_size, settings.data_dir)
         images = images_of_split(main_first(lambda: load_split(*load)), net)
 
+    check_writable(settings.out)
+    if settings.explain:
+        check_writable(Path(settings.explain) / "overview.png")
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
     scorer = Scorer(net, settings.precision, batch_size, net.image_size)
     score = MirrorScorer(scorer) if settings.tta == "flip" else scorer

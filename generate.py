@@ -29,7 +29,7 @@ from utils.arguments import Seed, join_list, parse_settings
 from utils.device import pick_device
 from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
-from utils.files import check_writable
+from utils.files import check_writable, nameable
 from utils.script import run_script
 from utils.text import file_stems, printable
 
@@ -91,6 +91,9 @@ def main(argv: list[str] | None = None) -> int:
 def generate(settings: GenerateSettings) -> int:
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint, device)
+    for flag, values in (("--classes", settings.classes), ("--complete", settings.complete)):
+        if values == []:
+            raise UserError(f"{flag} has no values; give one or more, or leave it out")
     names = list(net.class_names) if settings.classes is None else settings.classes
     unknown = [name for name in names if name not in net.class_names]
     if unknown:
@@ -98,14 +101,14 @@ def generate(settings: GenerateSettings) -> int:
         raise UserError(f"--classes {printable(unknown[0])}: the checkpoint has no such class; it has {known}")
     classes = [net.class_names.index(name) for name in dict.fromkeys(names)]
     starts = images_to_complete(settings, net)
-    folder = Path(os.path.abspath(settings.out))  # so that even "." has a name
+    folder = nameable(os.path.abspath(settings.out))  # even "." has a name
     grid = folder.with_name(f"{folder.name}_grid.png")
     stems = file_stems(net.class_names)
-    check_writable(grid)
     fid = None
     if settings.fid is not None and rank() == 0:
         reference = parse_reference(settings.fid, net.image_size, settings.data_dir)
         fid = SafeFID(lambda: FID(reference, settings.fid_dims, settings.fid_weights, device))
+    check_writable(grid)
     if rank() == 0:
         prepare_folder(folder, stems, settings.overwrite)
     barrier()  # until the folder is there

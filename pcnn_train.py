@@ -10,6 +10,7 @@ from training.trainer import Trainer
 from utils.arguments import join_list, parse_settings
 from utils.distributed import from_main, process_group, rank
 from utils.script import run_script
+from utils.text import printable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,12 +43,13 @@ def train(argv: list[str]) -> int:
         print(f"resuming at epoch {state.epoch}, after step {state.total_steps}")
     elif given.resume is not None:
         print("no earlier run of this configuration: starting a new run")
-    print(f"run folder: {folder.path}")
+    print(f"run folder: {printable(folder.path)}")
     with start_tracker(settings, folder.path, trainer.device) as tracker:
         trainer.run(folder, tracker)
     assert state.best is not None  # else no checkpoint was written, which run reports
     print(f"best validation accuracy {state.best[0]:.4f} (at {-state.best[1]:.3f} bits/dim)")
-    print(f"checkpoints {folder.path / 'best.pt'} and {folder.path / 'last.pt'}, curves {folder.path / 'curves.png'}")
+    best, last, curves = (printable(folder.path / name) for name in ("best.pt", "last.pt", "curves.png"))
+    print(f"checkpoints {best} and {last}, curves {curves}")
     return 0
 
 

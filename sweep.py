@@ -18,7 +18,9 @@ from tuning.runner import run_sweep
 from tuning.study import load_study, open_storage, sqlite_url
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, read_sweep
 from utils.errors import UserError, reason
+from utils.files import check_writable
 from utils.script import run_script
+from utils.text import printable
 
 
 def parse(argv: list[str]) -> Namespace:
@@ -72,7 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     name = arguments.study or file.name
     folder = Path(arguments.save_dir) / name
     sweep = Sweep(file, fixed_settings(file, flags, arguments.en_wandb), folder, arguments.seed, arguments.prune)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if Path(name).name != name or name == ".." or set(name) & set("?#%"):  # part of a path and of a database URL
+        raise UserError(f"--study {printable(name)} cannot be a file's name; give one without / ? # %")
+    check_writable(folder)
     url = arguments.storage or sqlite_url(folder.with_name(f"{name}.db"))
     try:
         with sweep.interruption:

@@ -1,5 +1,6 @@
 """Registry of the data sets by name."""
 
+import os
 from pathlib import Path
 
 from data import cpen455, digits, folder, torchvision_sets
@@ -40,7 +41,7 @@ def load_split(
     if split not in source.splits:
         raise DataError(f"{name} has no split {split!r}: choose one of {', '.join(source.splits)}")
     size = _height_width(source.image_size if image_size is None else image_size)
-    return source.load(split, size, None if data_dir is None else Path(data_dir).expanduser())
+    return source.load(split, size, None if data_dir is None else Path(os.path.expanduser(data_dir)))
 
 
 def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Attribution maps: the per-pixel log-likelihood ratio of an image's two most probable classes."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +12,10 @@ from evaluation.images import Images
 from evaluation.predictions import Prediction
 from model import PixelCNN, pixel_log_prob, to_unit
 from plots.attribution import Attribution, plot_attributions
-from utils.errors import DataError
+from utils.errors import DataError, UserError
 from utils.files import check_writable
 from utils.memory import FittingBatches
-from utils.text import file_stems
+from utils.text import file_stems, printable
 
 BATCH = 8
 OVERVIEW = 12  # images in overview.png
@@ -32,6 +33,19 @@ def attribution_maps(net: PixelCNN, images: Tensor, best: Tensor, second: Tensor
     return of_best - of_second
 
 
+def map_paths(names: Sequence[str], folder: Path) -> list[Path]:
+    """The file of the map of each image."""
+    return [folder / f"{stem}.png" for stem in file_stems(["overview", *(Path(name).stem for name in names)])[1:]]
+
+
+def refuse_overwriting(names: Sequence[str], folder: Path) -> None:
+    """Raise UserError where a map would overwrite one of the images, files called ``names``."""
+    images = {os.path.realpath(name): name for name in names}
+    for path in (folder / "overview.png", *map_paths(names, folder)):
+        if os.path.realpath(path) in images:
+            raise UserError(f"--explain {printable(folder)} would overwrite {printable(path)}; give another folder")
+
+
 def write_attributions(
     net: PixelCNN, images: Images, predictions: Sequence[Prediction], folder: str | Path, mirror: bool = False
 ) -> Iterator[Path]:
@@ -42,7 +56,7 @@ def write_attributions(
     """
     folder = Path(folder)
     check_writable(folder / "overview.png")
-    stems = file_stems(["overview", *(Path(p.name).stem for p in predictions)])[1:]
+    paths = map_paths([p.name for p in predictions], folder)
     todo = [i for i, p in enumerate(predictions) if not p.error and p.second >= 0]
     shown: list[Attribution] = []
 
@@ -64,11 +78,10 @@ def write_attributions(
 
     for _, drawn in FittingBatches(BATCH).map(draw, todo):
         for i, image, nats in drawn:
-            path = folder / f"{stems[i]}.png"
             p = predictions[i]
             attribution = Attribution(image, nats, net.class_names[p.label], net.class_names[p.second], p.confidence)
-            plot_attributions([attribution], path, columns=1)
+            plot_attributions([attribution], paths[i], columns=1)
             shown = [*shown, attribution][:OVERVIEW]
-            yield path
+            yield paths[i]
     if shown:
         plot_attributions(shown, folder / "overview.png", columns=3)

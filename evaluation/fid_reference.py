@@ -18,7 +18,7 @@ def split_reference(
     Raises DataError.
     """
     if dataset == "cpen455" and split in DATASETS[dataset].splits:
-        return split_folder(split, None if data_dir is None else Path(data_dir).expanduser())
+        return split_folder(split, None if data_dir is None else Path(os.path.expanduser(data_dir)))
     return load_split(dataset, split, image_size, data_dir)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from data import DATASETS, load_split
 from evaluation.fid import gaussian
 from evaluation.generation import draw_images
+from evaluation.images import check_data_set
 from model import PRETRAINED, load_checkpoint
 from utils.arguments import Seed, parse_settings
 from utils.device import pick_device
@@ -66,9 +67,10 @@ def main(argv: list[str] | None = None) -> int:
     dataset, _, split = settings.reference.partition(":")
     if dataset not in DATASETS:
         raise UserError(f"--reference {printable(settings.reference)}: give DATASET:SPLIT, as in cpen455:test")
-    reference, real = (
-        load_split(dataset, name, net.image_size, settings.data_dir).images for name in (split, settings.real)
-    )
+    splits = [load_split(dataset, name, net.image_size, settings.data_dir) for name in (split, settings.real)]
+    for images_of in splits:
+        check_data_set(images_of, net)
+    reference, real = (images_of.images for images_of in splits)
     noise = torch.Generator().manual_seed(settings.seed)
     count = -(-len(real) // net.num_classes)
     samples = draw_images(net, range(net.num_classes), count, net.image_size, seed=settings.seed)

@@ -54,6 +54,7 @@ def class_prior(weights: Sequence[float] | None, num_classes: int) -> Tensor | N
         if not (weight > 0 and math.isfinite(weight)):
             raise UserError(f"--prior has {weight}; every number must be positive and finite")
     prior = torch.tensor(weights, dtype=torch.float64)
+    prior /= prior.max()  # so that the sum is finite
     return prior / prior.sum()
 
 

@@ -3,6 +3,7 @@
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def save_checkpoint(
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise CheckpointError(f"{path} cannot be written ({reason(error)}); is the disk full?") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that matters is that of the write
+            partial.unlink()
 
 
 def torch_load(path: str | Path) -> Any:

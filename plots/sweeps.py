@@ -63,6 +63,7 @@ def plot_parallel(
         for label, y in ticks.items():
             axes.annotate(
                 label, (x, y), (-4, 0), textcoords="offset points", ha="right", va="center", fontsize=8,
+                parse_math=False,
                 bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
             )  # fmt: skip
     axes.set_xticks(range(len(columns)), [name for name, _, _ in columns], parse_math=False)

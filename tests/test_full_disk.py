@@ -13,7 +13,7 @@ import pcnn_train
 from model import load_checkpoint
 from tests.runs import SHORT, assert_same_run, assert_same_tree, last, reports
 from training.trainer import Trainer
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -90,3 +90,15 @@ def test_a_checkpoint_on_a_full_disk_keeps_the_earlier_one(undisturbed, tmp_path
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_checkpoint(path, net, image_size=(8, 8), class_names=net.class_names, dataset="digits")
     assert_same_tree(load_checkpoint(path).state_dict(), net.state_dict())
+
+
+def test_a_resumed_run_that_can_write_no_checkpoint_says_so(undisturbed, tmp_path, monkeypatch):
+    """There is a best.pt of before, but last.pt is of the start."""
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    (folder / "last.pt").unlink()
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="no checkpoint could be written"):
+        pcnn_train.main(["--resume", str(folder)])

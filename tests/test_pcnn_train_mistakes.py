@@ -42,8 +42,11 @@ def bad_cases(tmp_path):
         ("--dataset digits --negatives 10", "--negatives 10: an image has only 9 wrong classes here"),
         (
             f"--dataset digits --sample_dir {tmp_path}/junk.pt --run_dir {tmp_path}/runs",
-            f"cannot write the samples to {tmp_path}/junk.pt: File exists",
+            f"cannot write the samples to {tmp_path}/junk.pt: Not a directory",
         ),
+        ("--dataset digits --run_dir=", "run_dir is empty; give a value, or leave it out"),
+        (f"--dataset digits --sample_dir {tmp_path}/junk.pt/x", f"cannot write the samples to {tmp_path}/junk.pt/x"),
+        ("--dataset folder --data_dir ~nosuchuser/x", "~nosuchuser/x: no such folder"),
         (
             f"--dataset digits --run_dir {tmp_path}/junk.pt/run",
             f"cannot write the run to {tmp_path}/junk.pt/run: Not a directory",

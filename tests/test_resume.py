@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import pcnn_train
 import training.trainer
@@ -180,8 +181,14 @@ def test_mistakes_with_resume(undisturbed, tmp_path, capsys):
     stripped.mkdir()
     (stripped / "config.yaml").write_text((undisturbed / "config.yaml").read_text())
     (stripped / "last.pt").write_bytes((undisturbed / "best.pt").read_bytes())
+    early = tmp_path / "early"  # interrupted in its second epoch, before any evaluation
+    early.mkdir()
+    (early / "config.yaml").write_text((undisturbed / "config.yaml").read_text())
+    state = last(undisturbed)
+    torch.save(state | {"best": None, "progress": state["progress"] | {"epoch": 2}}, early / "last.pt")
     for flags, words in (
         (["--resume", str(tmp_path / "nowhere")], ["nowhere", "config.yaml"]),
+        (["--resume", str(early), "--max_epochs", "1"], ["--max_epochs 1", "is in epoch 2", "give at least 2"]),
         (["--resume", str(undisturbed), "--lr", "0.5"], ["--lr 0.5", "0.003"]),
         (["--resume", str(damaged)], ["last.pt", "damaged"]),
         (["--resume", str(stripped)], ["last.pt", "does not hold a run"]),

@@ -19,6 +19,7 @@ from training.settings import tagged
 from utils.arguments import parse_settings
 from utils.device import pick_device
 from utils.errors import UserError
+from utils.files import check_writable
 from utils.script import run_script
 from utils.text import printable
 
@@ -46,6 +47,7 @@ class ExportSettings:
 
 def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(ExportSettings, __doc__, argv)
+    check_writable(settings.out)
     net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
     split = load_split(net.dataset, settings.split, net.image_size, settings.data_dir)
     check_data_set(split, net)

@@ -51,6 +51,8 @@ def read_run(folder: Path) -> Run:
     best = best_report(reports)
     if best is None:
         raise UserError(f"{printable(folder)} has no evaluation yet in its metrics.jsonl")
+    if "val_bpd" not in best or not all("seconds" in report for report in reports):
+        raise UserError(f"{printable(folder)} has no complete metrics.jsonl")
     return Run(printable(folder.name), settings, reports, best)
 
 

@@ -46,8 +46,11 @@ def run_settings(folder: Path) -> TrainSettings:
     """The settings of the run in ``folder``. Raises UserError."""
     config = folder / "config.yaml"
     if not config.is_file():
-        raise UserError(f"--resume {printable(folder)}: not a run (it has no config.yaml); give the folder of a run")
-    return parse_settings(TrainSettings, "", ["--config", str(config)])
+        raise UserError(f"{printable(folder)} is not a run (it has no config.yaml); give the folder of a run")
+    try:
+        return parse_settings(TrainSettings, "", ["--config", str(config)])
+    except UserError as error:
+        raise UserError(f"{printable(config)} does not hold the settings of a run: {error}") from None
 
 
 def changes(settings: TrainSettings, saved: TrainSettings) -> list[str]:

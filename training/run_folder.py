@@ -68,17 +68,18 @@ class RunFolder:
 
 def check_place(settings: TrainSettings) -> None:
     """Raise UserError where a new run cannot go: a folder that holds a run or anything else, or cannot be written."""
-    folder = Path(settings.run_dir or settings.save_dir)
-    try:
-        if settings.run_dir and folder.exists() and not is_unused(folder):
-            raise UserError(
-                f"{printable(folder)} is not empty; give a new folder, so that no earlier run is lost, "
-                "or --resume to resume it"
-            )
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        raise unwritable("run", folder, error) from None
+    folders = {"run": settings.run_dir or settings.save_dir, "samples": settings.sample_dir}
+    for what, folder in ((what, Path(name)) for what, name in folders.items() if name is not None):
+        try:
+            if what == "run" and settings.run_dir is not None and folder.exists() and not is_unused(folder):
+                raise UserError(
+                    f"{printable(folder)} is not empty; give a new folder, so that no earlier run is lost, "
+                    "or --resume to resume it"
+                )
+            existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            tempfile.TemporaryFile(dir=existing).close()
+        except OSError as error:
+            raise unwritable(what, folder, error) from None
 
 
 def unwritable(what: str, folder: Path, error: OSError) -> UserError:
@@ -138,8 +139,12 @@ def curve_panels(reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:
-    """The reports of a run so far, one per epoch; none before the first."""
+    """The reports of a run so far, one per epoch; none before the first. Raises OSError, ValueError."""
     try:
-        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     except FileNotFoundError:
         return []
+    for report in reports:
+        if not isinstance(report, dict) or "epoch" not in report:
+            raise ValueError("a line is not the report of an epoch")
+    return reports

@@ -18,7 +18,8 @@ from evaluation.metrics import METRICS, best_report
 from training.run_folder import read_reports
 from training.settings import TrainSettings
 from utils.console import notify
-from utils.errors import summary
+from utils.errors import reason, summary
+from utils.files import atomic_write
 
 PROJECT = "conditional-pixelcnn"
 RUN_FILE = "wandb_run.json"  # in the run's folder: which W&B run a resumed run continues
@@ -58,8 +59,13 @@ def start_tracker(settings: TrainSettings, folder: Path, device: torch.device) -
         return Tracker()
     config = dataclasses.asdict(settings) | {"environment": environment(folder, device)}
     named = {name: getattr(settings, f"wandb_{name}") for name in ("project", "entity", "name", "group", "tags")}
-    if (folder / RUN_FILE).exists():
-        named |= json.loads((folder / RUN_FILE).read_text()) | {"resume": "allow"}
+    try:
+        saved = json.loads((folder / RUN_FILE).read_text())
+        named |= {name: saved[name] for name in ("id", "project", "entity")} | {"resume": "allow"}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        say(f"{RUN_FILE} cannot be read ({reason(error)}); a new W&B run is started")
     return WandbTracker(folder, {"config": config, **named}, settings.log_model)
 
 
@@ -102,7 +108,8 @@ class WandbTracker(Tracker):
         run.define_metric("epoch")
         run.define_metric("*", step_metric="epoch")  # a resumed run repeats epochs, and W&B's own step cannot decrease
         saved = {"id": run.id, "project": run.project, "entity": run.entity or None}
-        (self.folder / RUN_FILE).write_text(json.dumps(saved) + "\n")
+        with atomic_write(self.folder / RUN_FILE) as partial:
+            partial.write_text(json.dumps(saved) + "\n")
         for report in read_reports(self.folder):
             self.note_best(report)
 
@@ -163,18 +170,18 @@ def open_run(options: dict[str, Any]) -> Any:
         options = {key: value for key, value in options.items() if key not in ("project", "entity", "id", "resume")}
     patience = float(os.environ.get("WANDB_FINISH_TIMEOUT", 600))  # seconds for the last uploads; wandb has no limit
     options["settings"] = wandb.Settings(finish_timeout=patience, finish_timeout_raises=True)
-    reason = "WANDB_MODE is set"
+    cause = "WANDB_MODE is set"
     if defaults.mode == "online":
         try:
             if wandb.login(prompt=False, verify=True):
                 return wandb.init(**options)
-            reason = "there is no API key; `wandb login` sets one"
+            cause = "there is no API key; `wandb login` sets one"
         except Exception as error:
-            reason = summary(error)
+            cause = summary(error)
         options["mode"] = "offline"
     run = wandb.init(**options)
     if run.offline:
-        say(f"offline ({reason}); later: wandb sync {run_files(run)}")
+        say(f"offline ({cause}); later: wandb sync {run_files(run)}")
     return run
 
 

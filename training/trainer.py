@@ -72,6 +72,11 @@ class Trainer:
         self.state = TrainingState(self.step)
         if last is not None:
             self.state.restore(last)
+            if self.state.best is None and self.state.epoch > settings.max_epochs:
+                raise UserError(
+                    f"--max_epochs {settings.max_epochs}: the run in {printable(last.parent)} is in epoch "
+                    f"{self.state.epoch} and has no evaluation yet; give at least {self.state.epoch}"
+                )
         self.interruption = Interruption()
 
     def run(self, folder: RunFolder, tracker: Tracker | None = None) -> None:
@@ -94,7 +99,7 @@ class Trainer:
                 command = f"python pcnn_train.py --resume {shlex.quote(printable(folder.path))}"
                 where = f"stopped at epoch {state.epoch} after step {state.total_steps}"
                 raise Interrupted(stop.signum, f"{where}; to resume{saved}: {command}") from None
-        if rank() == 0 and not (folder.path / "best.pt").exists():
+        if rank() == 0 and state.best is None:
             raise UserError(f"no checkpoint could be written to {printable(folder.path)}; free some space")
 
     def run_epoch(self, samples: TrainingSamples | None) -> None:

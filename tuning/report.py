@@ -10,7 +10,8 @@ import yaml
 from evaluation.metrics import METRICS
 from plots.sweeps import Curve, plot_ablation, plot_curves, plot_importance, plot_parallel
 from tuning.analysis import TrialRow, ablation, correlations, setting_importances, trial_rows
-from utils.errors import UserError
+from utils.console import notify
+from utils.errors import UserError, reason
 from utils.files import atomic_write, check_writable
 from utils.text import markdown_table
 
@@ -57,8 +58,13 @@ def plot_settings(
         written.append(folder / f"parallel_{key}.png")
         plot_parallel([{name: row.settings[name] for name in names} for row in rows], values, goal, title, written[-1])
     if len(set(values)) > 1:  # of a constant metric there is no variance to explain
+        try:
+            importances = setting_importances(study, key)
+        except RuntimeError as error:  # trials of equal settings
+            notify(f"the importances for {title} are not plotted: {reason(error)}")
+            return written
         written.append(folder / f"importance_{key}.png")
-        plot_importance(setting_importances(study, key), correlations(rows, names, key), title, written[-1])
+        plot_importance(importances, correlations(rows, names, key), title, written[-1])
     return written
 
 

@@ -39,6 +39,8 @@ def parse_settings(
     for name, kind in get_type_hints(settings).items():
         if plain[name] is None and type(None) not in get_args(kind):  # a null in a YAML file passes jsonargparse
             raise UserError(f"{name} has no value; give one, or leave it out (--help lists all flags)")
+        if plain[name] == "":  # of a shell variable that is not set
+            raise UserError(f"{name} is empty; give a value, or leave it out")
         if isinstance(plain[name], float) and not math.isfinite(plain[name]):
             raise UserError(f"{name} is {plain[name]}; give a finite number")
     return settings(**plain)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import UserError
@@ -20,25 +20,33 @@ def write_errors(path: Path, advice: str = "") -> Iterator[None]:
         raise UserError(f"{printable(path)} cannot be written ({error.strerror or error}){advice}") from None
 
 
+def nameable(path: str | Path) -> Path:
+    """``path``; raises UserError for one that no file can have, as . and /."""
+    if not Path(path).name:
+        raise UserError(f"{printable(path)} is a folder; give the name of a file")
+    return Path(path)
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``, renamed to it at the end: readers never see a partial file.
 
     Raises UserError if it cannot be written.
     """
-    path = Path(path)
+    path = nameable(path)
     partial = path.with_name(path.name + ".partial")
     try:
         with write_errors(path):
             yield partial
             os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that matters is that of the write
+            partial.unlink()
 
 
 def check_writable(path: str | Path) -> None:
     """Create the folder of ``path`` if it is missing; raise UserError unless a file can be written there."""
-    path = Path(path)
+    path = nameable(path)
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()

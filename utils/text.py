@@ -28,7 +28,8 @@ def escaped(character: str) -> str:
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is the header."""
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    cells = [[" ".join(cell.splitlines()).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]]) + "\n"
 
 

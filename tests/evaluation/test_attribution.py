@@ -1,18 +1,19 @@
 """Maps of what decided."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 import evaluation.attribution
-from evaluation.attribution import attribution_maps, write_attributions
+from evaluation.attribution import attribution_maps, refuse_overwriting, write_attributions
 from evaluation.images import Images
 from evaluation.predictions import Prediction
 from evaluation.scoring import MirrorScorer, Scorer
 from model import PixelCNN, log_likelihood, mixture_log_prob, pixel_log_prob
-from utils.errors import DataError
+from utils.errors import DataError, UserError
 
 
 @pytest.fixture
@@ -109,3 +110,16 @@ def test_batches_halve_when_memory_runs_out(net, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation.attribution, "attribution_maps", limited)
     images = Images([p.name for p in predictions], [-1] * 8, pixels.__getitem__)
     assert len(list(write_attributions(net, images, predictions, tmp_path))) == 8 and sizes == [8, 4, 4]
+
+
+def test_maps_overwrite_no_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name in ("photos/a.png", "photos/overview.png"):
+        Path(name).touch()
+    refuse_overwriting(["photos/a.jpg", "photos/a.png"], Path("maps"))
+    refuse_overwriting(["photos/b.jpg"], Path("photos"))
+    for folder in (Path("photos"), tmp_path / "maps" / ".." / "photos"):
+        for name in ("photos/a.png", "photos/overview.png"):
+            with pytest.raises(UserError, match=r"--explain .*photos would overwrite .*\.png; give another folder"):
+                refuse_overwriting([name], folder)

@@ -36,5 +36,7 @@ def test_side_by_side_on_the_digits(tmp_path, capsys):
     assert values["real (validation)"] < noisy[1] < noisy[2] < values["uniform noise"] and "samples" in values
     with pytest.raises(UserError, match="--reference"):
         distance.main(["--checkpoint", checkpoint, "--reference", "nothing"])
+    with pytest.raises(UserError, match="a checkpoint of another data set"):
+        distance.main(["--reference", "digits:train"])
     with pytest.raises(UserError, match="seed"):
         distance.main(["--checkpoint", checkpoint, "--seed", "-1"])

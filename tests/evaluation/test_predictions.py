@@ -26,6 +26,7 @@ def test_lists_are_joined_as_far_as_they_belong():
 def test_priors_sum_to_one():
     assert class_prior(None, 3) is None
     assert class_prior([1, 3], 2).tolist() == [0.25, 0.75]
+    assert class_prior([1e308] * 10, 10).tolist() == pytest.approx([0.1] * 10)
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 0], [1, -1], [1, math.nan], [1, math.inf]])

@@ -58,3 +58,11 @@ def test_images_without_a_class_or_of_another_data_set_are_refused(best, tmp_pat
     with pytest.raises(UserError, match="a checkpoint of another data set"):
         export_checkpoint.main(flags)
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_where_it_cannot_be_written_is_told_before_the_images_are_read(best, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_checkpoint, "load_split", lambda *_: pytest.fail("the images were read"))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file" / "x.pt", "."):
+        with pytest.raises(UserError, match=r"is a folder|cannot be written"):
+            export_checkpoint.main(["--checkpoint", str(best), "--out", str(out)])

@@ -18,3 +18,19 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(UserError, match=r"cannot write the run to .*runs.*give another folder"):
         run_folder.new_path(TrainSettings(dataset="digits", save_dir=str(tmp_path / "runs")))
+
+
+def test_samples_that_cannot_be_written_leave_no_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    for samples in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"cannot write the samples to .*file.*give another folder"):
+            run_folder.check_place(TrainSettings(save_dir=str(tmp_path / "runs"), sample_dir=str(samples)))
+
+
+@pytest.mark.parametrize("line", ["5", "[1, 2]", "{}", "{"])
+def test_metrics_that_are_damaged_are_an_error(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 2.0}\n')
+    assert run_folder.read_reports(tmp_path) == [{"epoch": 1, "seconds": 2.0}]
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 2.0}\n' + line + "\n")
+    with pytest.raises(ValueError):
+        run_folder.read_reports(tmp_path)

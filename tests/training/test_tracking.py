@@ -269,3 +269,17 @@ def test_null_tracker_takes_everything(tmp_path):
         tracker.report({"epoch": 1})
         tracker.image("samples", tmp_path / "none.png", 1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"id": "x"}'])
+def test_a_damaged_file_of_the_run_starts_a_new_one(content, monkeypatch, tmp_path, capsys):
+    options = {}
+    monkeypatch.setattr("training.tracking.WandbTracker", lambda folder, given, log_model: options.update(given))
+    settings = TrainSettings(en_wandb=True, wandb_project="mine")
+    (tmp_path / "wandb_run.json").write_text(content)
+    start_tracker(settings, tmp_path, torch.device("cpu"))
+    assert "id" not in options and options["project"] == "mine"
+    assert "W&B: wandb_run.json cannot be read" in capsys.readouterr().err
+    (tmp_path / "wandb_run.json").write_text('{"id": "x", "project": "theirs", "entity": null}')
+    start_tracker(settings, tmp_path, torch.device("cpu"))
+    assert (options["id"], options["project"], options["resume"]) == ("x", "theirs", "allow")

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from tuning.analysis import correlations, setting_importances, trial_rows
-from tuning.report import write_report
+from tuning.report import plot_settings, write_report
 from tuning.study import make_sampler, open_storage, open_study
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, parse_sweep, read_sweep
 from tuning.trial import TrialFailed, best_metrics
@@ -162,3 +162,22 @@ def test_the_ablation(tmp_path):
     assert f"| film | {mean:.4f} ± {spread:.4f} |" in table[4] and table[4].endswith("| 2 |")
     with Image.open(tmp_path / "report" / "ablation.png") as image:
         assert image.format == "PNG"
+
+
+def test_trials_of_equal_settings_have_no_importances(tmp_path, capsys):
+    study = optuna.create_study()
+    study.set_user_attr("sweep", {"goal": "maximize", "metric": "accuracy"})
+    for value in (0.5, 0.6):
+        settings = {"lr": 1.0, "tag": "$\\frac{$"}  # no TeX
+        attributes = {"settings": settings, "fixed": {}, "seconds": 1.0, "metrics": {"accuracy": value}}
+        distributions = {
+            "lr": optuna.distributions.FloatDistribution(0, 2),
+            "tag": optuna.distributions.CategoricalDistribution(["$\\frac{$", "x"]),
+        }
+        trial = optuna.trial.create_trial(
+            params=settings, distributions=distributions, value=value, user_attrs=attributes
+        )
+        study.add_trial(trial)
+    written = plot_settings(study, trial_rows(study), ["lr", "tag"], "accuracy", "maximize", tmp_path)
+    assert [path.name for path in written] == ["parallel_accuracy.png"]
+    assert "importances" in capsys.readouterr().err

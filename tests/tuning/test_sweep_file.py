@@ -232,3 +232,16 @@ def test_unreadable_files(tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"none\.yaml cannot be read"):
         read_sweep(tmp_path / "none.yaml")
+
+
+def test_a_study_that_cannot_be_a_file_is_one_line(tmp_path):
+    import sweep
+
+    (tmp_path / "file").write_text("")
+    for name in ("a/b", "..", "a?b", "a#b", "a%20b"):
+        with pytest.raises(UserError, match=r"--study .* cannot be a file's name"):
+            sweep.main(["configs/sweep_digits.yaml", "--study", name, "--save_dir", str(tmp_path / "new")])
+    for folder in ("file", "file/x"):
+        with pytest.raises(UserError, match="cannot be written"):
+            sweep.main(["configs/sweep_digits.yaml", "--save_dir", str(tmp_path / folder)])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -16,3 +16,7 @@ def test_marks_that_turn_the_direction_of_text_are_escaped():
 
 def test_a_bar_in_a_cell_is_no_column():
     assert markdown_table([["a", "b"], ["x|y", "z"]]) == "| a | b |\n| --- | --- |\n| x\\|y | z |\n"
+
+
+def test_a_line_break_in_a_cell_is_a_space():
+    assert markdown_table([["a"], ["x\ny"]]).splitlines()[2] == "| x y |"
