@@ -10,14 +10,15 @@ import signal
 import sys
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from tuning.report import write_report
 from tuning.runner import run_sweep
 from tuning.study import load_study, open_storage, sqlite_url
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, read_sweep
-from utils.errors import UserError, reason
+from utils.arguments import parse_flags
+from utils.errors import UserError
 from utils.files import check_writable
 from utils.script import run_script
 from utils.text import printable
@@ -50,10 +51,7 @@ def parse(argv: list[str]) -> Namespace:
     parser.add_argument(
         "--storage", type=str, metavar="URL", help="database shared by several machines, as in postgresql://..."
     )
-    try:
-        arguments = parser.parse_args(argv)
-    except ArgumentError as error:
-        raise UserError(f"{reason(error)} (see --help)") from None
+    arguments = parse_flags(parser, argv)
     if (arguments.sweep is None) == (arguments.report is None):
         raise UserError("give either a SWEEP.yaml or --report STUDY (see --help)")
     return arguments

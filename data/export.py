@@ -7,6 +7,7 @@ from PIL import Image
 
 from data.registry import load_split
 from data.types import ImageSet
+from utils.arguments import parse_flags
 from utils.errors import DataError
 from utils.script import run_script
 
@@ -33,13 +34,13 @@ def export_split(split: ImageSet, folder: str | Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__, exit_on_error=False)
     parser.add_argument("dataset", help="name of the data set")
     parser.add_argument("split", help="train, validation or test")
     parser.add_argument("out", help="a new or empty folder")
     parser.add_argument("--data_dir", type=str | None, help="folder with the data set's files")
     parser.add_argument("--image_size", type=int | None, help="side in pixels, a multiple of 4")
-    settings = parser.parse_args(argv)
+    settings = parse_flags(parser, argv)
     split = load_split(settings.dataset, settings.split, settings.image_size, settings.data_dir)
     export_split(split, settings.out)
     print(f"{len(split)} images in {settings.out}")

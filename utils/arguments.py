@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import restricted_number_type
 
 from utils.errors import UserError, reason
@@ -29,12 +29,7 @@ def parse_settings(
     parser.add_class_arguments(settings, skip={positional} if positional else None)
     if positional:
         parser.add_argument(positional, nargs="*", type=str, metavar="PATH", default=[])
-    try:
-        values = parser.parse_args(argv)
-    except UnicodeDecodeError:
-        raise UserError("the file of --config is not UTF-8 text; give a YAML file") from None
-    except ArgumentError as error:
-        raise UserError(f"{reason(error)} (--help lists all flags)") from None
+    values = parse_flags(parser, argv)
     plain = {field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     for name, kind in get_type_hints(settings).items():
         if plain[name] is None and type(None) not in get_args(kind):  # a null in a YAML file passes jsonargparse
@@ -44,6 +39,16 @@ def parse_settings(
         if isinstance(plain[name], float) and not math.isfinite(plain[name]):
             raise UserError(f"{name} is {plain[name]}; give a finite number")
     return settings(**plain)
+
+
+def parse_flags(parser: ArgumentParser, argv: list[str] | None) -> Namespace:
+    """What ``parser``, made with exit_on_error=False, reads. Raises UserError."""
+    try:
+        return parser.parse_args(argv)
+    except UnicodeDecodeError:
+        raise UserError("the file of --config is not UTF-8 text; give a YAML file") from None
+    except ArgumentError as error:
+        raise UserError(f"{reason(error)} (--help lists all flags)") from None
 
 
 def bare_flag(argv: Sequence[str], flag: str) -> list[str]:

@@ -42,6 +42,7 @@ def test_a_slash_in_a_class_name_is_no_folder(tmp_path):
 
 def test_a_mistake_at_the_shell_is_one_line(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    command = [sys.executable, "-m", "data.export", "digits", "validation", str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    for flags in (["digits", "validation", str(tmp_path)], ["digits", "validation"], ["--image_size", "big"]):
+        command = [sys.executable, "-m", "data.export", *flags]
+        done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
