@@ -74,8 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     sweep = Sweep(file, fixed_settings(file, flags, arguments.en_wandb), folder, arguments.seed, arguments.prune)
     if Path(name).name != name or name == ".." or set(name) & set("?#%"):  # part of a path and of a database URL
         raise UserError(f"--study {printable(name)} cannot be a file's name; give one without / ? # %")
-    check_writable(folder)
-    url = arguments.storage or sqlite_url(folder.with_name(f"{name}.db"))
+    database = folder.with_name(f"{name}.db")
+    check_writable(database)
+    url = arguments.storage or sqlite_url(database)
     try:
         with sweep.interruption:
             study = run_sweep(sweep, name, open_storage(url), arguments.trials)
