@@ -38,12 +38,15 @@ def map_paths(names: Sequence[str], folder: Path) -> list[Path]:
     return [folder / f"{stem}.png" for stem in file_stems(["overview", *(Path(name).stem for name in names)])[1:]]
 
 
-def refuse_overwriting(names: Sequence[str], folder: Path) -> None:
-    """Raise UserError where a map would overwrite one of the images, files called ``names``."""
+def check_maps(names: Sequence[str], folder: Path) -> None:
+    """Make the folder of the maps. Raises UserError where a map would overwrite one of the images, files called
+    ``names``, or cannot be written.
+    """
     images = {os.path.realpath(name): name for name in names}
     for path in (folder / "overview.png", *map_paths(names, folder)):
         if os.path.realpath(path) in images:
             raise UserError(f"--explain {printable(folder)} would overwrite {printable(path)}; give another folder")
+    check_writable(folder / "overview.png")
 
 
 def write_attributions(
@@ -54,9 +57,9 @@ def write_attributions(
     With ``mirror`` the maps are the mean of the image's and of its mirror image's, as `MirrorScorer` scores. Yields
     each path as it is written. Raises UserError where one cannot be.
     """
-    folder = Path(folder)
-    check_writable(folder / "overview.png")
-    paths = map_paths([p.name for p in predictions], folder)
+    folder, names = Path(folder), [p.name for p in predictions]
+    check_maps(names, folder)
+    paths = map_paths(names, folder)
     todo = [i for i, p in enumerate(predictions) if not p.error and p.second >= 0]
     shown: list[Attribution] = []
 

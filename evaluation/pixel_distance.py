@@ -68,9 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     if dataset not in DATASETS:
         raise UserError(f"--reference {printable(settings.reference)}: give DATASET:SPLIT, as in cpen455:test")
     splits = [load_split(dataset, name, net.image_size, settings.data_dir) for name in (split, settings.real)]
-    for images_of in splits:
-        check_data_set(images_of, net)
-    reference, real = (images_of.images for images_of in splits)
+    for part in splits:
+        check_data_set(part, net)
+    reference, real = (part.images for part in splits)
     noise = torch.Generator().manual_seed(settings.seed)
     count = -(-len(real) // net.num_classes)
     samples = draw_images(net, range(net.num_classes), count, net.image_size, seed=settings.seed)

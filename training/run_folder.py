@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,8 @@ class RunFolder:
         if resumed is None:
             check_place(settings)  # again: another run may have begun there while the images were read
         for folder, what in ((self.samples, "samples"), (self.path, "run")):
-            try:
+            with place_errors(what, folder):
                 folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise unwritable(what, folder, error) from None
         with atomic_write(self.path / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False))
         if resumed is not None:
@@ -68,22 +66,34 @@ class RunFolder:
 
 def check_place(settings: TrainSettings) -> None:
     """Raise UserError where a new run cannot go: a folder that holds a run or anything else, or cannot be written."""
-    folders = {"run": settings.run_dir or settings.save_dir, "samples": settings.sample_dir}
-    for what, folder in ((what, Path(name)) for what, name in folders.items() if name is not None):
-        try:
-            if what == "run" and settings.run_dir is not None and folder.exists() and not is_unused(folder):
-                raise UserError(
-                    f"{printable(folder)} is not empty; give a new folder, so that no earlier run is lost, "
-                    "or --resume to resume it"
-                )
-            existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-            tempfile.TemporaryFile(dir=existing).close()
-        except OSError as error:
-            raise unwritable(what, folder, error) from None
+    folder = Path(settings.save_dir if settings.run_dir is None else settings.run_dir)
+    with place_errors("run", folder):
+        if settings.run_dir is not None and folder.exists() and not is_unused(folder):
+            raise UserError(
+                f"{printable(folder)} is not empty; give a new folder, so that no earlier run is lost, "
+                "or --resume to resume it"
+            )
+        check_creatable(folder)
+    if settings.sample_dir is not None:
+        samples = Path(settings.sample_dir)
+        with place_errors("samples", samples):
+            check_creatable(samples)
 
 
-def unwritable(what: str, folder: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write the {what} to {printable(folder)}: {error.strerror or error}; give another folder")
+def check_creatable(folder: Path) -> None:
+    """Raise OSError unless a file can be written to ``folder``, or where it would be made."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    tempfile.TemporaryFile(dir=existing).close()
+
+
+@contextmanager
+def place_errors(what: str, folder: Path) -> Iterator[None]:
+    """Inside, an OSError becomes a UserError that says that ``what`` cannot be written to ``folder``."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot write the {what} to {printable(folder)}: {error.strerror or error}; give another folder"
+        raise UserError(problem) from None
 
 
 def is_unused(folder: Path) -> bool:
@@ -109,13 +119,9 @@ def new_path(settings: TrainSettings) -> Path:
     name = "_".join(word for word in words if word)
     for suffix in ("", *(f"_{count}" for count in range(2, 1000))):
         path = Path(settings.save_dir, name + suffix)
-        try:
+        with place_errors("run", path), suppress(FileExistsError):  # another trial started in the same second
             path.mkdir(parents=True)
             return path
-        except FileExistsError:
-            continue  # another trial started in the same second
-        except OSError as error:
-            raise unwritable("run", path, error) from None
     raise UserError(f"there are too many runs of this second in {printable(settings.save_dir)}; try again")
 
 

@@ -75,7 +75,7 @@ class Trainer:
             if self.state.best is None and self.state.epoch > settings.max_epochs:
                 raise UserError(
                     f"--max_epochs {settings.max_epochs}: the run in {printable(last.parent)} is in epoch "
-                    f"{self.state.epoch} and has no evaluation yet; give at least {self.state.epoch}"
+                    f"{self.state.epoch} and has no best.pt yet; give at least {self.state.epoch}"
                 )
         self.interruption = Interruption()
 

@@ -20,10 +20,14 @@ def write_errors(path: Path, advice: str = "") -> Iterator[None]:
         raise UserError(f"{printable(path)} cannot be written ({error.strerror or error}){advice}") from None
 
 
+def is_folder(path: str | Path) -> UserError:
+    return UserError(f"{printable(path)} is a folder; give the name of a file")
+
+
 def nameable(path: str | Path) -> Path:
     """``path``; raises UserError for one that no file can have, as . and /."""
     if not Path(path).name:
-        raise UserError(f"{printable(path)} is a folder; give the name of a file")
+        raise is_folder(path)
     return Path(path)
 
 
@@ -51,7 +55,7 @@ def check_writable(path: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     if path.is_dir():
-        raise UserError(f"{printable(path)} is a folder; give the name of a file")
+        raise is_folder(path)
 
 
 def file_hash(file: Path) -> str:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import evaluation.attribution
-from evaluation.attribution import attribution_maps, refuse_overwriting, write_attributions
+from evaluation.attribution import attribution_maps, check_maps, write_attributions
 from evaluation.images import Images
 from evaluation.predictions import Prediction
 from evaluation.scoring import MirrorScorer, Scorer
@@ -117,9 +117,9 @@ def test_maps_overwrite_no_image(tmp_path, monkeypatch):
     Path("photos").mkdir()
     for name in ("photos/a.png", "photos/overview.png"):
         Path(name).touch()
-    refuse_overwriting(["photos/a.jpg", "photos/a.png"], Path("maps"))
-    refuse_overwriting(["photos/b.jpg"], Path("photos"))
+    check_maps(["photos/a.jpg", "photos/a.png"], Path("maps"))
+    check_maps(["photos/b.jpg"], Path("photos"))
     for folder in (Path("photos"), tmp_path / "maps" / ".." / "photos"):
         for name in ("photos/a.png", "photos/overview.png"):
             with pytest.raises(UserError, match=r"--explain .*photos would overwrite .*\.png; give another folder"):
-                refuse_overwriting([name], folder)
+                check_maps([name], folder)

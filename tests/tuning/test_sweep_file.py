@@ -245,3 +245,12 @@ def test_a_study_that_cannot_be_a_file_is_one_line(tmp_path):
         with pytest.raises(UserError, match="cannot be written"):
             sweep.main(["configs/sweep_digits.yaml", "--save_dir", str(tmp_path / folder)])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_en_wandb_reads_words_of_truth():
+    import sweep
+
+    for word, value in (("False", False), ("false", False), ("no", False), ("True", True), ("true", True)):
+        assert sweep.parse(["sweep.yaml", "--en_wandb", word]).en_wandb is value
+    with pytest.raises(UserError, match="en_wandb"):
+        sweep.parse(["sweep.yaml", "--en_wandb", "maybe"])
