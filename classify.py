@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse.typing import PositiveFloat, PositiveInt
 from tqdm import tqdm
 
 from data import load_split
@@ -27,7 +26,7 @@ from evaluation.predictions import class_prior, posterior_temperature, predict
 from evaluation.report import report
 from evaluation.scoring import MirrorScorer, Scorer
 from model import PRETRAINED, load_checkpoint
-from utils.arguments import bare_flag, join_list, parse_settings
+from utils.arguments import PathName, PathNames, PositiveInt, Temperature, parse_settings, repeat_flag
 from utils.device import pick_device
 from utils.distributed import from_main, main_first, process_group, rank, world_size
 from utils.errors import UserError
@@ -60,20 +59,20 @@ class ClassifySettings:
         precision: of the network: fp32, bf16, fp16 (CUDA only), or auto: bf16 where the device has it natively, fp16
             on older GPUs, else fp32, with close classes scored again in fp32; bf16 alone changed 2 % of the labels.
             The likelihood is fp32.
-        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
     """
 
-    checkpoint: str = PRETRAINED
-    paths: list[str] = field(default_factory=list)
-    out: str = "predictions.csv"
+    checkpoint: PathName = PRETRAINED
+    paths: PathNames = field(default_factory=list)
+    out: PathName = "predictions.csv"
     resume: bool = False
     dataset: str | None = None
     split: str = "validation"
-    data_dir: str | None = None
+    data_dir: PathName | None = None
     prior: list[float] | None = None
-    temperature: PositiveFloat | None = None
+    temperature: Temperature | None = None
     tta: Literal["none", "flip"] = "none"
-    explain: str | None = None
+    explain: PathName | None = None
     batch_size: PositiveInt | Literal["auto"] = "auto"
     precision: Precision = "auto"
     device: str = "auto"
@@ -88,9 +87,8 @@ def is_number(argument: str) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = bare_flag(sys.argv[1:] if argv is None else argv, "--resume")
-    argv = join_list(argv, "--prior", is_number)
-    settings = parse_settings(ClassifySettings, __doc__, argv, positional="paths")
+    argv = repeat_flag(sys.argv[1:] if argv is None else argv, "--prior", is_number)
+    settings = parse_settings(ClassifySettings, __doc__, argv, positional=["paths"])
     if bool(settings.paths) == (settings.dataset is not None):
         raise UserError("give either PATHs of images or --dataset NAME (see --help)")
     with process_group():

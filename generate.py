@@ -10,13 +10,12 @@ each class: <image>_<class>_0001.png, ...; the grid shows the image, the rows ke
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
+from pydantic import Field
 from torch import Tensor
 
 from data import read_image
@@ -25,7 +24,7 @@ from evaluation.fid_reference import parse_reference
 from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
-from utils.arguments import Seed, join_list, parse_settings
+from utils.arguments import PathName, PathNames, PositiveInt, Seed, Temperature, parse_settings
 from utils.device import pick_device
 from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
@@ -33,7 +32,7 @@ from utils.files import check_writable, nameable
 from utils.script import run_script
 from utils.text import file_stems, printable
 
-PerClass: Any = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])
+PerClass = Annotated[int, Field(ge=1, le=MAX_PER_CLASS)]
 
 GRID_COLUMNS = 10
 
@@ -48,11 +47,11 @@ class GenerateSettings:
         per_class: images of each class, 1 to a million.
         classes: names of the classes to sample, as in --classes pizza koala; all by default.
         seed: random seed, 0 to 2^32 - 1.
-        temperature: above 0; 1 samples from the model, less gives likelier and less varied images.
+        temperature: at least 1e-6; 1 samples from the model, less gives likelier and less varied images.
         batch_size: images sampled together, at least 1; auto is 64 on a CPU, 512 on a GPU. Halved when memory runs out.
         complete: image files to complete, as in --complete a.png b.jpg.
         keep_rows: with --complete: rows to keep, from 1 to below the height of the network's images; half by default.
-        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
         overwrite: write to a folder that holds files, and remove earlier samples (*CLASS_0001.png, ...) from it;
             other files stay.
         fid: measure FID against this folder of images, or DATASET:SPLIT such as cpen455:test.
@@ -62,27 +61,24 @@ class GenerateSettings:
             it is missing.
     """
 
-    checkpoint: str = PRETRAINED
-    out: str = "samples"
+    checkpoint: PathName = PRETRAINED
+    out: PathName = "samples"
     per_class: PerClass = 25
     classes: list[str] | None = None
     seed: Seed = 0
-    temperature: PositiveFloat = 1.0
+    temperature: Temperature = 1.0
     batch_size: PositiveInt | Literal["auto"] = "auto"
-    complete: list[str] | None = None
+    complete: PathNames | None = None
     keep_rows: PositiveInt | None = None
     device: str = "auto"
     overwrite: bool = False
-    fid: str | None = None
-    data_dir: str | None = None
+    fid: PathName | None = None
+    data_dir: PathName | None = None
     fid_dims: Literal[64, 192, 768, 2048] = 2048
-    fid_weights: str | None = None
+    fid_weights: PathName | None = None
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    for flag in ("--classes", "--complete"):
-        argv = join_list(argv, flag, lambda name: name[:1] not in ("-", "["))
     settings = parse_settings(GenerateSettings, __doc__, argv)
     with process_group():
         return generate(settings)

@@ -7,16 +7,15 @@ from training.run_folder import RunFolder, check_place
 from training.settings import TrainSettings
 from training.tracking import report_failed_trial, start_tracker
 from training.trainer import Trainer
-from utils.arguments import join_list, parse_settings
+from utils.arguments import parse_settings
 from utils.distributed import from_main, process_group, rank
 from utils.script import run_script
 from utils.text import printable
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = join_list(sys.argv[1:] if argv is None else argv, "--wandb_tags", lambda tag: tag[:1] not in ("-", "["))
     with process_group():
-        return train(argv)
+        return train(sys.argv[1:] if argv is None else argv)
 
 
 def train(argv: list[str]) -> int:

@@ -8,53 +8,58 @@ sweep file, which overrides the flags of pcnn_train.py after --. python sweep.py
 import shlex
 import signal
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from tuning.report import write_report
 from tuning.runner import run_sweep
 from tuning.study import load_study, open_storage, sqlite_url
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, read_sweep
-from utils.arguments import parse_flags
+from utils.arguments import NonNegativeInt, PathName, PositiveInt, parse_settings, repeat_flag
 from utils.errors import UserError
 from utils.files import check_writable
 from utils.script import run_script
 from utils.text import printable
 
 
-def parse(argv: list[str]) -> Namespace:
+@dataclass
+class SweepSettings:
+    """Settings of sweep.py.
+
+    Args:
+        sweep: a W&B sweep file.
+        trials: number of trials in total, earlier ones included; by default 20, or all of a grid.
+        set: KEY=VALUE fixes a setting; may be repeated.
+        prune: stop trials that are worse than the median of the others.
+        seed: of the search, at least 0.
+        en_wandb: log the trials to Weights & Biases; overrides en_wandb of the sweep file and of --set.
+        report: report on this study (its name or its .db file) instead.
+        out: folder of the report; by default SAVE_DIR/STUDY/report.
+        study: name of the study; by default the name of the sweep file.
+        save_dir: folder of the studies and their runs.
+        storage: URL of a database shared by several machines, as in postgresql://...
+    """
+
+    sweep: PathName | None = None
+    trials: PositiveInt | None = None
+    set: list[str] = field(default_factory=list)
+    prune: bool = False
+    seed: NonNegativeInt = 0
+    en_wandb: bool = False
+    report: PathName | None = None
+    out: PathName | None = None
+    study: str | None = None
+    save_dir: PathName = "sweeps"
+    storage: str | None = None
+
+
+def parse(argv: list[str]) -> SweepSettings:
     """Parse the flags before --. Raises UserError."""
-    parser = ArgumentParser(description=__doc__, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("sweep", nargs="?", type=str, metavar="SWEEP.yaml", help="a W&B sweep file")
-    parser.add_argument(
-        "--trials",
-        type=PositiveInt | None,
-        help="number of trials in total, earlier ones included; by default 20, or all of a grid",
-    )
-    parser.add_argument(
-        "--set", action="append", type=str, default=[], metavar="KEY=VALUE", help="fix a setting; may be repeated"
-    )
-    parser.add_argument("--prune", action="store_true", help="stop trials that are worse than the median of the others")
-    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="seed of the search")
-    parser.add_argument(
-        "--en_wandb",
-        type=bool,
-        default=False,
-        help="log the trials to Weights & Biases; overrides en_wandb of the sweep file and of --set",
-    )
-    parser.add_argument("--report", type=str, metavar="STUDY", help="report on this study (name or .db file) instead")
-    parser.add_argument("--out", type=str, help="folder of the report; by default SAVE_DIR/STUDY/report")
-    parser.add_argument("--study", type=str, help="name of the study; by default the name of the sweep file")
-    parser.add_argument("--save_dir", type=str, default="sweeps", help="folder of the studies and their runs")
-    parser.add_argument(
-        "--storage", type=str, metavar="URL", help="database shared by several machines, as in postgresql://..."
-    )
-    arguments = parse_flags(parser, argv)
-    if (arguments.sweep is None) == (arguments.report is None):
+    argv = repeat_flag(argv, "--set", lambda word: "=" in word and not word.startswith("-"))
+    settings = parse_settings(SweepSettings, __doc__, argv, positional=["sweep"])
+    if (settings.sweep is None) == (settings.report is None):
         raise UserError("give either a SWEEP.yaml or --report STUDY (see --help)")
-    return arguments
+    return settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             print(path)
         return 0
 
+    assert arguments.sweep is not None  # as parse checks
     file = fix_settings(read_sweep(arguments.sweep), arguments.set)
     name = arguments.study or file.name
     folder = Path(arguments.save_dir) / name

@@ -1,15 +1,34 @@
 """Write a split as PNG files in class sub-folders: python -m data.export digits validation OUT [--data_dir DIR]."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
 from PIL import Image
 
 from data.registry import load_split
 from data.types import ImageSet
-from utils.arguments import parse_flags
+from utils.arguments import PathName, PositiveInt, parse_settings
 from utils.errors import DataError
 from utils.script import run_script
+
+
+@dataclass
+class ExportSettings:
+    """Settings of data.export.
+
+    Args:
+        dataset: name of the data set.
+        split: train, validation or test.
+        out: a new or empty folder.
+        data_dir: folder with the data set's files; datasets/NAME by default.
+        image_size: side in pixels, a multiple of 4; the data set's own by default.
+    """
+
+    dataset: str
+    split: str
+    out: PathName
+    data_dir: PathName | None = None
+    image_size: PositiveInt | None = None
 
 
 def export_split(split: ImageSet, folder: str | Path) -> None:
@@ -34,13 +53,7 @@ def export_split(split: ImageSet, folder: str | Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = ArgumentParser(description=__doc__, exit_on_error=False)
-    parser.add_argument("dataset", help="name of the data set")
-    parser.add_argument("split", help="train, validation or test")
-    parser.add_argument("out", help="a new or empty folder")
-    parser.add_argument("--data_dir", type=str | None, help="folder with the data set's files")
-    parser.add_argument("--image_size", type=int | None, help="side in pixels, a multiple of 4")
-    settings = parse_flags(parser, argv)
+    settings = parse_settings(ExportSettings, __doc__, argv, positional=["dataset", "split", "out"])
     split = load_split(settings.dataset, settings.split, settings.image_size, settings.data_dir)
     export_split(split, settings.out)
     print(f"{len(split)} images in {settings.out}")

@@ -16,7 +16,7 @@ from evaluation.fid import gaussian
 from evaluation.generation import draw_images
 from evaluation.images import check_data_set
 from model import PRETRAINED, load_checkpoint
-from utils.arguments import Seed, parse_settings
+from utils.arguments import PathName, Seed, parse_settings
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.script import run_script
@@ -50,13 +50,13 @@ class PixelDistanceSettings:
         real: the split of the same data set that shows how near real images come.
         data_dir: where the data set's files are; datasets/NAME by default.
         seed: of the samples and the noise.
-        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
     """
 
-    checkpoint: str = PRETRAINED
+    checkpoint: PathName = PRETRAINED
     reference: str = "cpen455:test"
     real: str = "validation"
-    data_dir: str | None = None
+    data_dir: PathName | None = None
     seed: Seed = 0
     device: str = "auto"
 

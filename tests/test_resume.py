@@ -16,7 +16,10 @@ import pcnn_train
 import training.trainer
 from model import load_checkpoint
 from tests.runs import RUN, SHORT, assert_same_run, last, reports
+from training.resume import find_run
+from training.settings import TrainSettings
 from training.trainer import Trainer
+from utils.arguments import parse_settings
 from utils.script import run_script
 from utils.signals import Interrupted, Interruption
 
@@ -69,6 +72,18 @@ def test_the_second_ctrl_c_stops_at_once():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_closed_terminal_interrupts_unless_it_is_ignored():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for ignored in (False, True):
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+            with Interruption() as interruption:
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert interruption.signum == (None if ignored else signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_clock_saves_within_an_epoch(tmp_path, monkeypatch):
@@ -135,6 +150,20 @@ def test_resume_auto_finds_the_newest_run_of_the_configuration(tmp_path, capsys)
     assert f"run folder: {folder}" in capsys.readouterr().out
     assert [report["epoch"] for report in reports(folder)] == [1, 2]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_resume_auto_says_which_runs_it_cannot_read(tmp_path, capsys):
+    for name in ("old", "damaged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "old" / "config.yaml").write_text("lr: 0.1\nnr_heads: 3\n")
+    settings = parse_settings(TrainSettings, "", ["--resume=auto", f"--save_dir={tmp_path}"])
+    assert find_run(settings, [])[1] is None
+    line = f"skipped in the search for a run to resume: {tmp_path}/old/config.yaml does not hold the settings of a run"
+    assert capsys.readouterr().err.startswith(line)
+    (tmp_path / "damaged" / "config.yaml").write_text("\0")
+    find_run(settings, [])
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.endswith("(and 1 more)")
 
 
 @pytest.mark.parametrize("left", [[], ["samples/"], ["samples/", "config.yaml.partial"], ["samples/", "config.yaml"]])

@@ -16,7 +16,7 @@ from evaluation.images import check_data_set
 from evaluation.metrics import classification_scores
 from model import load_checkpoint, posterior, save_checkpoint
 from training.settings import tagged
-from utils.arguments import parse_settings
+from utils.arguments import PathName, parse_settings
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
@@ -34,13 +34,13 @@ class ExportSettings:
         split: of the checkpoint's data set, to measure and fit on.
         data_dir: where the data set's files are; datasets/NAME by default.
         half: keep the weights in 16 bits, half the size; refused if that costs accuracy.
-        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
     """
 
-    checkpoint: str
-    out: str
+    checkpoint: PathName
+    out: PathName
     split: str = "validation"
-    data_dir: str | None = None
+    data_dir: PathName | None = None
     half: bool = False
     device: str = "auto"
 

@@ -10,7 +10,7 @@ from plots.curves import plot_tradeoff
 from training.resume import run_settings
 from training.run_folder import read_reports
 from training.settings import TrainSettings
-from utils.arguments import parse_settings
+from utils.arguments import PathName, PathNames, parse_settings
 from utils.errors import UserError
 from utils.script import run_script
 from utils.text import markdown_table, printable
@@ -27,8 +27,8 @@ class ResultsSettings:
         figure: a PNG of accuracy against bits/dim over the epochs of all runs.
     """
 
-    runs: list[str] = field(default_factory=list)
-    figure: str | None = None
+    runs: PathNames = field(default_factory=list)
+    figure: PathName | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def row(run: Run) -> tuple[str, ...]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = parse_settings(ResultsSettings, __doc__, argv, positional="runs")
+    settings = parse_settings(ResultsSettings, __doc__, argv, positional=["runs"])
     if not settings.runs:
         raise UserError("give one or more folders of runs")
     runs = [read_run(Path(run)) for run in settings.runs]

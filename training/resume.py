@@ -6,6 +6,8 @@ from pathlib import Path
 
 from training.settings import TrainSettings, tagged
 from utils.arguments import parse_settings
+from utils.console import notify
+from utils.distributed import rank
 from utils.errors import UserError
 from utils.text import printable
 
@@ -23,7 +25,7 @@ def find_run(settings: TrainSettings, argv: Sequence[str]) -> tuple[TrainSetting
     if settings.resume != "auto":
         folder = Path(settings.resume)
         saved = run_settings(folder)
-        settings = parse_settings(TrainSettings, "", ["--config", str(folder / "config.yaml"), *argv])
+        settings = parse_settings(TrainSettings, "", [f"--config={folder / 'config.yaml'}", *argv])
         refuse_changes(settings, saved, folder)
         return dataclasses.replace(settings, resume=None), folder
     if settings.run_dir is not None:
@@ -33,13 +35,19 @@ def find_run(settings: TrainSettings, argv: Sequence[str]) -> tuple[TrainSetting
         refuse_changes(settings, run_settings(folder), folder)
         return plain, folder
     configs = sorted(Path(settings.save_dir).glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
+    found: Path | None = None
+    unreadable: list[str] = []
     for config in reversed(configs):
         try:
             if not changes(settings, run_settings(config.parent)):
-                return plain, config.parent
-        except UserError:
-            continue  # of another version of this program
-    return plain, None
+                found = config.parent
+                break
+        except UserError as error:  # damaged, or of another version of this program
+            unreadable.append(str(error))
+    if unreadable and rank() == 0:  # one of them may be the run that is meant
+        more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+        notify(f"skipped in the search for a run to resume: {unreadable[0]}{more}")
+    return plain, found
 
 
 def run_settings(folder: Path) -> TrainSettings:
@@ -48,7 +56,7 @@ def run_settings(folder: Path) -> TrainSettings:
     if not config.is_file():
         raise UserError(f"{printable(folder)} is not a run (it has no config.yaml); give the folder of a run")
     try:
-        return parse_settings(TrainSettings, "", ["--config", str(config)])
+        return parse_settings(TrainSettings, "", [f"--config={config}"])
     except UserError as error:
         raise UserError(f"{printable(config)} does not hold the settings of a run: {error}") from None
 

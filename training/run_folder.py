@@ -66,6 +66,8 @@ class RunFolder:
 
 def check_place(settings: TrainSettings) -> None:
     """Raise UserError where a new run cannot go: a folder that holds a run or anything else, or cannot be written."""
+    if settings.run_dir is None and settings.tag is not None and Path(settings.tag).name != settings.tag:
+        raise UserError(f"--tag {printable(settings.tag)} cannot be part of a folder's name; give one without /")
     folder = Path(settings.save_dir if settings.run_dir is None else settings.run_dir)
     with place_errors("run", folder):
         if settings.run_dir is not None and folder.exists() and not is_unused(folder):

@@ -2,17 +2,26 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
+from pydantic import Field
 
 from layers import Fusion
 from model import SIDES
-from utils.arguments import Fraction, Seed
+from utils.arguments import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PathName,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Temperature,
+)
 from utils.precision import Precision
 
-DecayRate: Any = restricted_number_type("DecayRate", float, [(">", 0), ("<=", 1)], docstring="above 0, at most 1")
-Side: Any = restricted_number_type("Side", int, [(">=", SIDES[0]), ("<=", SIDES[-1])], docstring="pixels, 4 to 512")
+DecayRate = Annotated[float, Field(gt=0, le=1)]
+Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1])]  # pixels
 
 
 # tags of settings
@@ -60,7 +69,7 @@ class TrainSettings:
         discriminative_weight: w in the loss, bits/dim under the true class + w x cross-entropy (nats) of the Bayes
             posterior; 0 is plain maximum likelihood. More than 0 takes the likelihoods of all C classes in one pass:
             C times the time and memory of a plain step, or 1 + k times with --negatives k.
-        posterior_temperature: T of that posterior, softmax(log p / T), above 0; not that of classify.py.
+        posterior_temperature: T of that posterior, softmax(log p / T), at least 1e-6; not that of classify.py.
         negatives: wrong classes per image in the cross-entropy, chosen at random at each step; all by
             default. No effect where that weight is 0.
         grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit.
@@ -75,7 +84,7 @@ class TrainSettings:
         seed: of the weights, the order of the images, dropout and the samples, 0 to 2^32 - 1.
         deterministic: bit-identical repetitions on CUDA too, with slower kernels (how much slower has
             not been measured); a CPU is deterministic anyway.
-        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
         eval_interval: epochs between evaluations of all validation images, at least 1.
         sampling_interval: epochs between sample grids, also drawn after the last; 0 is never.
         sample_batch_size: images of a grid, equal per class, at least 1.
@@ -96,13 +105,13 @@ class TrainSettings:
     """
 
     dataset: Literal["cpen455", "digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"] = "cpen455"
-    data_dir: str | None = field(default=None, metadata=FREE | MACHINE)
+    data_dir: PathName | None = field(default=None, metadata=FREE | MACHINE)
     image_size: Side | None = None
-    save_dir: str = field(default="runs", metadata=FREE | MACHINE | FOLDER)
-    run_dir: str | None = field(default=None, metadata=FREE | MACHINE | FOLDER)
-    sample_dir: str | None = field(default=None, metadata=FREE | MACHINE | FOLDER)
-    resume: str | None = field(default=None, metadata=FREE | MACHINE)
-    load_params: str | None = field(default=None, metadata=MACHINE)
+    save_dir: PathName = field(default="runs", metadata=FREE | MACHINE | FOLDER)
+    run_dir: PathName | None = field(default=None, metadata=FREE | MACHINE | FOLDER)
+    sample_dir: PathName | None = field(default=None, metadata=FREE | MACHINE | FOLDER)
+    resume: PathName | None = field(default=None, metadata=FREE | MACHINE)
+    load_params: PathName | None = field(default=None, metadata=MACHINE)
     tag: str | None = None
     nr_resnet: PositiveInt = 2
     nr_filters: PositiveInt = 80
@@ -118,7 +127,7 @@ class TrainSettings:
     warmup: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.0
     discriminative_weight: NonNegativeFloat = 0.0
-    posterior_temperature: PositiveFloat = 20.0
+    posterior_temperature: Temperature = 20.0
     negatives: PositiveInt | None = None
     grad_clip: NonNegativeFloat = 0.0
     ema: Fraction = 0.9995
@@ -134,7 +143,7 @@ class TrainSettings:
     sample_batch_size: PositiveInt = field(default=16, metadata=FREE)
     fid_samples: NonNegativeInt = field(default=100, metadata=FREE)
     fid_dims: Literal[64, 192, 768, 2048] = field(default=2048, metadata=FREE)
-    fid_weights: str | None = field(default=None, metadata=FREE | MACHINE)
+    fid_weights: PathName | None = field(default=None, metadata=FREE | MACHINE)
     save_interval: PositiveInt = field(default=25, metadata=FREE)
     save_minutes: NonNegativeFloat = field(default=10.0, metadata=FREE)
     en_wandb: bool = field(default=False, metadata=FREE | MACHINE)

@@ -195,8 +195,8 @@ class Trainer:
         """Between two steps: raise Interrupted if a signal came, to this process or another; save by the clock."""
         if self.state.total_steps % STEPS_BETWEEN_AGREEMENTS and world_size() > 1:
             return  # asking the other processes takes time
-        due = time.monotonic() - self.last_save > self.settings.save_minutes * 60 > 0
-        signum, due = all_max(self.interruption.signum or 0, int(due))
+        late = time.monotonic() - self.last_save > self.settings.save_minutes * 60 > 0
+        signum, due = all_max(self.interruption.signum or 0, int(late))
         self.interruption.signum = signum or None
         self.interruption.check()
         if due:

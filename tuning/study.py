@@ -125,7 +125,7 @@ def make_pruner(sweep: Sweep) -> "BasePruner":
     """Prune a trial whose best value so far is worse than the median of the others, after a quarter of its epochs."""
     import optuna
 
-    epochs = sweep.fixed.get("max_epochs", TrainSettings.max_epochs)
+    epochs: Any = sweep.fixed.get("max_epochs", TrainSettings.max_epochs)
     return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs // 4)
 
 

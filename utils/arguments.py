@@ -1,75 +1,136 @@
-"""Typed settings from command lines and YAML files."""
+"""Typed settings from command lines and YAML files: argparse reads the flags, pydantic validates the values."""
 
+import argparse
 import dataclasses
-import json
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, get_args, get_type_hints
+import os
+import reprlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from functools import cache
+from glob import glob
+from types import UnionType
+from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from jsonargparse.typing import restricted_number_type
+import docstring_parser
+import yaml
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from utils.errors import UserError, reason
+from utils.text import printable
 
-Fraction = restricted_number_type("Fraction", float, [(">=", 0), ("<", 1)], docstring="a number in [0, 1)")
-Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)], docstring="an integer in [0, 2^32)")
+# values that a setting can have
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Temperature = Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]  # dividing by less overflows
+PathName = Annotated[str, AfterValidator(os.path.expanduser)]  # the shell expands no ~ after a =
+PathNames = Annotated[list[PathName], AfterValidator(lambda paths: expand_patterns(paths))]
+
+BOOLEANS = ("true", "false", "yes", "no", "on", "off")
+NONE = ("None", "null")  # as Python and YAML write it
+WORDS = {"bool_parsing": "true or false", "bool_type": "true or false"}  # for pydantic's messages
+MAX_CHARACTERS = 300  # of a value in a message
+
 Settings = TypeVar("Settings")
 
 
 def parse_settings(
-    settings: type[Settings], description: str, argv: list[str] | None = None, positional: str | None = None
+    settings: type[Settings], description: str, argv: Sequence[str] | None = None, positional: Sequence[str] = ()
 ) -> Settings:
     """An instance of the dataclass ``settings`` from the command line; flags override ``--config FILE.yaml``.
 
-    ``positional`` names the field, a list of str, that takes the arguments without a flag. Help texts are the
-    dataclass's docstring. Raises UserError that names an unknown or ill-typed flag or YAML key.
+    A setting that may be None is None where its value is None, null or, in YAML, empty. A boolean flag without a value
+    is true. A list is several values, a flag given several times, or ``[a, b]``.
+
+    Args:
+        settings: a dataclass. Its docstring has the help text of each field.
+        description: of the program.
+        argv: the arguments; by default those of the process.
+        positional: the fields that are given without a flag, in order. Where there are any, each flag takes one value.
+
+    Raises UserError that names an unknown or invalid flag or key of the YAML file.
     """
-    parser = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file of settings; flags override it")
-    parser.add_class_arguments(settings, skip={positional} if positional else None)
-    if positional:
-        parser.add_argument(positional, nargs="*", type=str, metavar="PATH", default=[])
-    values = parse_flags(parser, argv)
-    plain = {field.name: _plain(values[field.name]) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
-    for name, kind in get_type_hints(settings).items():
-        if plain[name] is None and type(None) not in get_args(kind):  # a null in a YAML file passes jsonargparse
-            raise UserError(f"{name} has no value; give one, or leave it out (--help lists all flags)")
-        if plain[name] == "":  # of a shell variable that is not set
-            raise UserError(f"{name} is empty; give a value, or leave it out")
-        if isinstance(plain[name], float) and not math.isfinite(plain[name]):
-            raise UserError(f"{name} is {plain[name]}; give a finite number")
-    return settings(**plain)
+    kinds = get_type_hints(settings, include_extras=True)
+    parser = make_parser(settings, kinds, description, positional)
+    argv = complete_booleans(sys.argv[1:] if argv is None else argv, kinds, positional)
+    given = vars(parser.parse_intermixed_args(argv))
+    values: dict[str, Any] = {}
+    for file in given.pop("config"):
+        values |= read_config(os.path.expanduser(file), kinds)
+    printing = given.pop("print_config")
+    values |= {name: validated(kinds[name], plain_list(value), f"--{name}") for name, value in given.items()}
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            flag = field.name.upper() if field.name in positional else f"--{field.name}"
+            raise UserError(f"{flag} is missing (--help lists all flags)")
+    result = settings(**values)
+    if printing:
+        print(yaml.safe_dump(dataclasses.asdict(result), sort_keys=False), end="")  # type: ignore[call-overload]
+        sys.exit(0)
+    return result
 
 
-def parse_flags(parser: ArgumentParser, argv: list[str] | None) -> Namespace:
-    """What ``parser``, made with exit_on_error=False, reads. Raises UserError."""
-    try:
-        return parser.parse_args(argv)
-    except UnicodeDecodeError:
-        raise UserError("the file of --config is not UTF-8 text; give a YAML file") from None
-    except ArgumentError as error:
-        raise UserError(f"{reason(error)} (--help lists all flags)") from None
+class Parser(argparse.ArgumentParser):
+    """Raises UserError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ")
+        if message.startswith("unrecognized arguments: --"):
+            flag = message.split()[2].partition("=")[0]
+            message += suggestion(flag, self._option_string_actions)
+        raise UserError(f"{message} (--help lists all flags)")
 
 
-def bare_flag(argv: Sequence[str], flag: str) -> list[str]:
-    """Rewrite a bare boolean ``flag`` to ``flag=true``, as jsonargparse requires a value."""
-    values = ("true", "false", "yes", "no")
-    follows = [*argv[1:], ""]
-    return [f"{a}=true" if a == flag and b.lower() not in values else a for a, b in zip(argv, follows, strict=True)]
+def make_parser(
+    settings: type, kinds: Mapping[str, Any], description: str, positional: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """A parser of texts; what is not given is not in its namespace."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=description, formatter_class=raw, allow_abbrev=False)
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="YAML file of settings; flags override it"
+    )
+    parser.add_argument("--print_config", action="store_true", help="print the settings as a YAML file and exit")
+    texts = {entry.arg_name: entry.description or "" for entry in docstring_parser.parse(settings.__doc__ or "").params}
+    for field in dataclasses.fields(settings):
+        text = " ".join(texts[field.name].split()).replace("%", "%%")
+        several = holds(kinds[field.name], list)
+        if field.name in positional:
+            count = "*" if several else "?"
+            parser.add_argument(
+                field.name, nargs=count, default=argparse.SUPPRESS, metavar=field.name.upper(), help=text
+            )
+            continue
+        if field.default is not dataclasses.MISSING and field.default is not None:
+            text += f" (default: {field.default})".replace("%", "%%")
+        options: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS, "metavar": field.name.upper()}
+        if several:
+            options |= {"action": "append"} if positional else {"action": "extend", "nargs": "*"}
+        parser.add_argument(f"--{field.name}", **options)
+    return parser
 
 
-def _plain(value: Any) -> Any:
-    """jsonargparse's restricted numbers are subclasses, which YAML and checkpoints cannot hold."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    for kind in (bool, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+def complete_booleans(argv: Sequence[str], kinds: Mapping[str, Any], positional: Sequence[str]) -> list[str]:
+    """Rewrite each boolean flag without a value to flag=true; argparse would take the next argument for its value."""
+    flags = {f"--{name}" for name, kind in kinds.items() if holds(kind, bool)}
+
+    def is_value(text: str) -> bool:
+        return text.lower() in BOOLEANS if positional else not text.startswith("-")
+
+    follows = [*argv[1:], "-"]
+    return [
+        f"{argument}=true" if argument in flags and not is_value(following) else argument
+        for argument, following in zip(argv, follows, strict=False)
+    ]
 
 
-def join_list(argv: Sequence[str], flag: str, belongs: Callable[[str], bool]) -> list[str]:
-    """Rewrite ``flag a b c`` to ``flag=["a", "b", "c"]``, as jsonargparse reads lists, while values belong."""
+def repeat_flag(argv: Sequence[str], flag: str, belongs: Callable[[str], bool]) -> list[str]:
+    """Rewrite ``flag a b`` to ``flag=a flag=b`` while values belong, for programs with positional arguments."""
     argv = list(argv)
     start = argv.index(flag) + 1 if flag in argv else len(argv)
     stop = start
@@ -77,4 +138,110 @@ def join_list(argv: Sequence[str], flag: str, belongs: Callable[[str], bool]) ->
         stop += 1
     if stop == start:
         return argv
-    return [*argv[: start - 1], f"{flag}={json.dumps(argv[start:stop], ensure_ascii=False)}", *argv[stop:]]
+    return [*argv[: start - 1], *(f"{flag}={value}" for value in argv[start:stop]), *argv[stop:]]
+
+
+def read_config(file: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a YAML file. Raises UserError."""
+    try:
+        with open(file, encoding="utf-8-sig") as opened:
+            content = yaml.safe_load(opened)
+    except OSError as error:
+        raise UserError(f"--config {printable(file)}: {error.strerror or error}; give a YAML file") from None
+    except UnicodeError:
+        raise UserError(f"{printable(file)} is not UTF-8 text; give a YAML file") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date that does not exist
+        raise UserError(f"{printable(file)} is not valid YAML: {reason(error)}") from None
+    if content is None:  # an empty file
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{printable(file)} holds no settings; give one in each line, as in lr: 0.001")
+    for key in content:
+        if key not in kinds:
+            raise UserError(f"{printable(file)}: unknown setting {shown(key)}{suggestion(str(key), kinds)}")
+    return {key: validated(kinds[key], value, f"{printable(file)}: {key}") for key, value in content.items()}
+
+
+def validated(kind: Any, value: Any, name: str) -> Any:
+    """``value``, a text of the command line or a value of a YAML file, as the type ``kind``.
+
+    Raises UserError that begins with ``name``.
+    """
+    if isinstance(value, str) and value in NONE:
+        value = None
+    if value is None:
+        if type(None) in alternatives(kind):
+            return None
+        raise UserError(f"{name} has no value; give one, or leave it out (--help lists all flags)")
+    if value == "":  # of a shell variable that is not set
+        raise UserError(f"{name} is empty; give a value, or leave it out")
+    if holds(kind, list) and not isinstance(value, list):
+        raise UserError(f"{name} {shown(value)}: give a list, as in [a, b]")
+    if isinstance(value, bool) and not holds(kind, bool):
+        raise UserError(f"{name} {shown(value)}: true, false, yes and no are booleans; put quotes around a text")
+    if isinstance(value, str) and not holds(kind, str):
+        with suppress(ValueError):
+            value = int(value)  # pydantic compares texts with choices as they are
+    try:
+        return adapter(kind).validate_python(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        if any(item["type"] == "string_type" for item in details) and not isinstance(value, list | dict):
+            raise UserError(f"{name} {shown(value)}: put quotes around the value, as it is a text") from None
+        wrong = value[int(details[0]["loc"][0])] if isinstance(value, list) and details[0]["loc"] else value
+        wanted = dict.fromkeys(
+            WORDS.get(item["type"], item["msg"].removeprefix("Input should be ").partition(", unable")[0])
+            for item in details
+        )
+        raise UserError(f"{name} {shown(wrong)}: should be {' or '.join(wanted)} (--help lists all flags)") from None
+
+
+def expand_patterns(paths: Sequence[str]) -> list[str]:
+    """``paths`` with patterns such as photos/*.png replaced by the files they match, which some shells leave to us."""
+    expanded: list[str] = []
+    for path in paths:
+        matches = [] if os.path.lexists(path) else sorted(glob(path, recursive=True))
+        expanded += matches or [path]
+    return expanded
+
+
+def plain_list(value: str | list[str]) -> Any:
+    """What a flag was given; a list that is one text, ``[a, b]`` or None, is what agents of Weights & Biases write."""
+    if isinstance(value, str) or len(value) != 1:
+        return value
+    with suppress(yaml.YAMLError, ValueError, RecursionError):
+        content = yaml.safe_load(value[0]) if value[0].startswith("[") else value
+        if isinstance(content, list):
+            return None if content in ([word] for word in NONE) else content
+    return value
+
+
+@cache
+def adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def alternatives(kind: Any) -> set[Any]:
+    """The types that ``kind`` is or unites, without their parameters and restrictions."""
+    if get_origin(kind) is Annotated:
+        return alternatives(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return set().union(*map(alternatives, get_args(kind)))
+    return {get_origin(kind) or kind}
+
+
+def holds(kind: Any, part: type) -> bool:
+    """Whether ``part`` is one of the types that ``kind`` unites."""
+    return part in alternatives(kind)
+
+
+def shown(value: Any) -> str:
+    """A value in a message."""
+    text = printable(value if isinstance(value, str) else reprlib.repr(value))  # which bounds nested lists
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "..."
+
+
+def suggestion(name: str, known: Mapping[str, Any]) -> str:
+    """The known name that may have been meant."""
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -33,12 +33,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def known_device(name: str) -> torch.device | None:
-    """The device called ``name``, or None if it is not a CPU or CUDA device."""
+    """The device called ``name``; None unless it is a CPU, CUDA or the accelerator of this machine, such as mps."""
     try:
         device = torch.device(name)
     except RuntimeError:
         return None
-    return device if device.type in ("cpu", "cuda") else None
+    accelerator = torch.accelerator.current_accelerator()
+    known = {"cpu", "cuda"} | ({accelerator.type} if accelerator else set())
+    return device if device.type in known else None
 
 
 def own_gpu(number: int | None, gpus: int) -> int:

@@ -1,9 +1,9 @@
-"""Handling of SIGTERM and Ctrl-C: a run finishes its step, saves, and prints how to resume."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP: a run finishes its step, saves, and prints how to resume."""
 
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,24 +21,50 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
-class Interruption:
-    """Inside this context the first SIGTERM or Ctrl-C is recorded in ``signum``; a second Ctrl-C stops at once."""
+def signals(*more: int) -> list[int]:
+    """The signals that end a program, which handlers are set for: none but in the main thread; SIGHUP, of a terminal
+    that is closed, only where it is not ignored, as nohup does."""
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals nowhere else
+        return []
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGTERM, *hangup, *more]
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+@contextmanager
+def handled(handler: Any, signums: list[int]) -> Iterator[None]:
+    """Inside, ``handler`` is called for the signals ``signums``."""
+    earlier = {signum: signal.signal(signum, handler) for signum in signums}
+    try:
+        yield
+    finally:
+        for signum, before in earlier.items():
+            signal.signal(signum, before)
+
+
+def stop_signals() -> AbstractContextManager[None]:
+    """Inside, SIGTERM and SIGHUP raise `Interrupted`, as Ctrl-C raises KeyboardInterrupt."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    return handled(stop, signals())
+
+
+class Interruption:
+    """Inside this context the first of the signals, Ctrl-C included, is recorded in ``signum``; a second Ctrl-C stops
+    at once."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self.prompt = False
-        self.earlier: dict[int, Any] = {}
+        self._handlers = ExitStack()
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # Python handles signals nowhere else
-            self.earlier = {signum: signal.signal(signum, self._note) for signum in self.SIGNALS}
+        self._handlers.enter_context(handled(self._note, signals(signal.SIGINT)))
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for signum, handler in self.earlier.items():
-            signal.signal(signum, handler)
+        self._handlers.close()
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:

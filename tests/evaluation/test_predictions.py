@@ -12,15 +12,7 @@ from evaluation.images import Images, true_label
 from evaluation.predictions import class_prior, posterior_temperature, predict
 from evaluation.scoring import Scorer
 from model import PixelCNN
-from utils.arguments import join_list
 from utils.errors import DataError, UserError
-
-
-def test_lists_are_joined_as_far_as_they_belong():
-    argv = ["a.png", "--prior", "0.5", "0.5", "b.png"]
-    assert join_list(argv, "--prior", lambda x: x[0].isdigit()) == ["a.png", '--prior=["0.5", "0.5"]', "b.png"]
-    assert join_list(["--prior=[1]", "x"], "--prior", str.isdigit) == ["--prior=[1]", "x"]
-    assert join_list(["--prior"], "--prior", str.isdigit) == ["--prior"]
 
 
 def test_priors_sum_to_one():

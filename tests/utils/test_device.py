@@ -54,6 +54,15 @@ def test_each_process_has_the_device_it_is_given(gpus, name, count, rank, of, de
     assert made_current == ([] if device == "cpu" else [torch.device(device)])
 
 
+def test_the_accelerator_of_the_machine_is_allowed(gpus, monkeypatch):
+    gpus(0)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(utils.device, "works", lambda device: True)
+    assert pick_device("mps") == torch.device("mps") and pick_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError):
+        pick_device("xpu")
+
+
 @pytest.mark.parametrize(
     "name, count, rank, of, words",
     [
@@ -65,6 +74,7 @@ def test_each_process_has_the_device_it_is_given(gpus, name, count, rank, of, de
         ("cuda", 0, 1, 2, "--device cuda: there is no such device"),
         ("meta", 0, None, 1, "--device meta: there is no such device"),
         ("gpu", 1, None, 1, "--device gpu: there is no such device"),
+        ("mps", 0, None, 1, "--device mps: there is no such device"),
     ],
 )
 def test_other_devices_are_one_line(gpus, name, count, rank, of, words):
