@@ -26,7 +26,7 @@ from evaluation.predictions import class_prior, posterior_temperature, predict
 from evaluation.report import report
 from evaluation.scoring import MirrorScorer, Scorer
 from model import PRETRAINED, load_checkpoint
-from utils.arguments import PathName, PathNames, PositiveInt, Temperature, parse_settings, repeat_flag
+from utils.arguments import parse_settings, repeat_flag
 from utils.device import pick_device
 from utils.distributed import from_main, main_first, process_group, rank, world_size
 from utils.errors import UserError
@@ -35,6 +35,7 @@ from utils.precision import Precision
 from utils.script import run_script
 from utils.signals import Interrupted, Interruption
 from utils.text import printable
+from utils.values import PathName, PathNames, PositiveInt, Temperature
 
 
 @dataclass

@@ -24,13 +24,14 @@ from evaluation.fid_reference import parse_reference
 from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
-from utils.arguments import PathName, PathNames, PositiveInt, Seed, Temperature, parse_settings
+from utils.arguments import parse_settings
 from utils.device import pick_device
 from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
 from utils.files import check_writable, nameable
 from utils.script import run_script
 from utils.text import file_stems, printable
+from utils.values import PathName, PathNames, PositiveInt, Seed, Temperature
 
 PerClass = Annotated[int, Field(ge=1, le=MAX_PER_CLASS)]
 

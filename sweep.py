@@ -15,11 +15,12 @@ from tuning.report import write_report
 from tuning.runner import run_sweep
 from tuning.study import load_study, open_storage, sqlite_url
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, read_sweep
-from utils.arguments import NonNegativeInt, PathName, PositiveInt, parse_settings, repeat_flag
+from utils.arguments import parse_settings, repeat_flag
 from utils.errors import UserError
 from utils.files import check_writable
 from utils.script import run_script
 from utils.text import printable
+from utils.values import NonNegativeInt, PathName, PositiveInt
 
 
 @dataclass

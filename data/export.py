@@ -7,9 +7,10 @@ from PIL import Image
 
 from data.registry import load_split
 from data.types import ImageSet
-from utils.arguments import PathName, PositiveInt, parse_settings
+from utils.arguments import parse_settings
 from utils.errors import DataError
 from utils.script import run_script
+from utils.values import PathName, PositiveInt
 
 
 @dataclass

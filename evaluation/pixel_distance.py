@@ -16,11 +16,12 @@ from evaluation.fid import gaussian
 from evaluation.generation import draw_images
 from evaluation.images import check_data_set
 from model import PRETRAINED, load_checkpoint
-from utils.arguments import PathName, Seed, parse_settings
+from utils.arguments import parse_settings
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.script import run_script
 from utils.text import printable
+from utils.values import PathName, Seed
 
 SIDE = 8
 NOISE = (8, 32, 64)  # standard deviations, in levels

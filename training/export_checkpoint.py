@@ -16,12 +16,13 @@ from evaluation.images import check_data_set
 from evaluation.metrics import classification_scores
 from model import load_checkpoint, posterior, save_checkpoint
 from training.settings import tagged
-from utils.arguments import PathName, parse_settings
+from utils.arguments import parse_settings
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
 from utils.script import run_script
 from utils.text import printable
+from utils.values import PathName
 
 
 @dataclass

@@ -10,10 +10,11 @@ from plots.curves import plot_tradeoff
 from training.resume import run_settings
 from training.run_folder import read_reports
 from training.settings import TrainSettings
-from utils.arguments import PathName, PathNames, parse_settings
+from utils.arguments import parse_settings
 from utils.errors import UserError
 from utils.script import run_script
 from utils.text import markdown_table, printable
+from utils.values import PathName, PathNames
 
 COLUMNS = ("run", "network", "objective", "seed", "epochs", "accuracy", "bits/dim", "FID", "minutes of training")
 

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from layers import Fusion
 from model import SIDES
-from utils.arguments import (
+from utils.precision import Precision
+from utils.values import (
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,7 +19,6 @@ from utils.arguments import (
     Seed,
     Temperature,
 )
-from utils.precision import Precision
 
 DecayRate = Annotated[float, Field(gt=0, le=1)]
 Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1])]  # pixels
