@@ -252,5 +252,5 @@ def test_en_wandb_reads_words_of_truth():
 
     for word, value in (("False", False), ("false", False), ("no", False), ("True", True), ("true", True)):
         assert sweep.parse(["sweep.yaml", "--en_wandb", word]).en_wandb is value
-    with pytest.raises(UserError, match="en_wandb"):
+    with pytest.raises(UserError, match="maybe"):
         sweep.parse(["sweep.yaml", "--en_wandb", "maybe"])
