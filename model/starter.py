@@ -29,7 +29,7 @@ def _unwrapped(content: Any) -> dict[str, Any]:
     """
     for _ in WRAPPERS:
         content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
-    prefix = os.path.commonprefix(list(content))
+    prefix = os.path.commonprefix(list(content))  # noqa: RUF071  # of characters; cut at a dot
     prefix = prefix[: prefix.rfind(".") + 1]
     return {name.removeprefix(prefix): value for name, value in content.items()}
 
