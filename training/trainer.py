@@ -65,7 +65,7 @@ class Trainer:
         self.train_split, self.validation = load_splits(settings)
         self.batches = Batches(self.train_split, settings, self.device)
         torch.manual_seed(settings.seed)
-        self.net = build_network(settings, channels, self.train_split.num_classes, load_params).to(self.device)
+        self.net = build_network(settings, channels, self.train_split.class_names, load_params).to(self.device)
         if settings.init == "data" and last is None and not load_params:
             data_dependent_init(self.net, *self.batches.first(max(64, self.batches.batch_size)))
         self.step = TrainingStep(self.net, settings, self.precision, self.batches.per_epoch * settings.max_epochs)
