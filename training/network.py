@@ -62,7 +62,7 @@ def load_initial_weights(path: str, settings: TrainSettings, image_channels: int
 
 
 def describe_matches(path: str, class_names: Sequence[str], known: Sequence[str], matches: dict[int, int]) -> str:
-    """One line: which classes start from those of the checkpoint ``path``, whose names are ``known``, and which anew."""
+    """One line: which classes start from those of the checkpoint ``path``, called ``known``, and which anew."""
     if not matches:
         return (
             f"--load_params {printable(path)}: none of its classes ({listed(known)}) is in this run; "
