@@ -123,6 +123,7 @@ def test_without_a_class_in_the_network_training_and_classification_say_the_same
     evaluated = evaluate(net, split, precision, batch_size=5)
     assert evaluated.predictions.tolist() == [0] * 12 and evaluated.accuracy == 2 / 12
     scorer = Scorer(net, precision, batch_size=7)
+    assert not scorer.rescores  # in other batches than the rest
     images = Images([str(i) for i in range(12)], split.labels.tolist(), split.images.__getitem__)
     rows = list(predict(MirrorScorer(scorer) if tta else scorer, images))
     assert all((row.label, row.second, row.confidence) == (0, 1, pytest.approx(0.1)) for row in rows)
