@@ -22,7 +22,7 @@ from data import load_split
 from evaluation.attribution import check_maps, write_attributions
 from evaluation.images import images_of_paths, images_of_split
 from evaluation.prediction_file import PredictionFile
-from evaluation.predictions import class_prior, posterior_temperature, predict
+from evaluation.predictions import class_prior, posterior_temperature, predict, warn_unconditional
 from evaluation.report import report
 from evaluation.scoring import MirrorScorer, Scorer
 from model import PRETRAINED, load_checkpoint
@@ -101,6 +101,7 @@ def classify(settings: ClassifySettings) -> int:
     net = load_checkpoint(settings.checkpoint, device)
     prior = class_prior(settings.prior, net.num_classes)
     temperature = posterior_temperature(settings.temperature, net)
+    warn_unconditional(net, "labels and confidences mean nothing, every image gets the class of the largest prior")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata; what matters is in the rows
     if settings.dataset is None:
         images = images_of_paths(settings.paths, net)

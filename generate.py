@@ -22,6 +22,7 @@ from data import read_image
 from evaluation.fid import FID, SafeFID
 from evaluation.fid_reference import parse_reference
 from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder
+from evaluation.predictions import warn_unconditional
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
 from utils.arguments import parse_settings
@@ -97,6 +98,7 @@ def generate(settings: GenerateSettings) -> int:
         known = ", ".join(map(printable, net.class_names))
         raise UserError(f"--classes {printable(unknown[0])}: the checkpoint has no such class; it has {known}")
     classes = [net.class_names.index(name) for name in dict.fromkeys(names)]
+    warn_unconditional(net, "the images of all classes are drawn from one distribution")
     starts = images_to_complete(settings, net)
     folder = nameable(os.path.abspath(settings.out))  # even "." has a name
     grid = folder.with_name(f"{folder.name}_grid.png")

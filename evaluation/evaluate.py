@@ -43,7 +43,7 @@ def evaluate(
     mine = [scorer(split.images[batch.start : batch.stop]) for batch in batches]
     scores = torch.cat(in_order(gather(mine)))
     true = scores.gather(1, split.labels[:, None]).double()
-    predictions = scores.argmax(dim=1)
+    predictions = scores.argmax(dim=1)  # of equal classes the first, as in `label_batch`
     return Evaluation(
         bpd=bits_per_dim(-true.mean().item(), tuple(split.images.shape[1:])),
         accuracy=(predictions == split.labels).double().mean().item(),

@@ -13,7 +13,8 @@ from torch import Tensor
 from evaluation.images import Images
 from evaluation.scoring import Score
 from model import PixelCNN, bits_per_dim, posterior
-from utils.distributed import gather, shared_batches, world_size
+from utils.console import notify
+from utils.distributed import gather, rank, shared_batches, world_size
 from utils.errors import DataError, UserError
 
 
@@ -66,6 +67,12 @@ def posterior_temperature(given: float | None, net: PixelCNN) -> float:
     return float(temperature)
 
 
+def warn_unconditional(net: PixelCNN, consequence: str) -> None:
+    """Say what it means that the network does not see the class, where that is so."""
+    if not net.conditional and rank() == 0:
+        notify(f"warning: the network was made with --fusion none and does not see the class: {consequence}")
+
+
 def predict(
     score: Score, images: Images, prior: Tensor | None = None, temperature: float = 1.0, start: int = 0
 ) -> Iterator[Prediction]:
@@ -109,7 +116,7 @@ def label_batch(score: Score, images: Tensor, prior: Tensor | None, temperature:
     log_likelihoods = score(images).double()
     probabilities = posterior(log_likelihoods, prior, temperature)
     evidence = log_likelihoods if prior is None else log_likelihoods + prior.log()  # labels: no temperature
-    order = evidence.topk(min(2, evidence.shape[1]), dim=1).indices
+    order = evidence.sort(dim=1, descending=True, stable=True).indices[:, :2]  # of equal classes the first
     for nats, row, best in zip(log_likelihoods.tolist(), probabilities.tolist(), order.tolist(), strict=True):
         label = best[0]
         yield {

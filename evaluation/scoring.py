@@ -46,7 +46,7 @@ class Scorer:
         self.device = next(net.parameters()).device
         self.net = fold_weight_norm(net).to(memory_format=torch.channels_last)  # faster here, slower in training
         self.precision = pick_precision(precision, self.device)
-        self.rescores = precision == "auto" and self.precision != "fp32"
+        self.rescores = precision == "auto" and self.precision != "fp32" and net.conditional
         maps = MAPS.get(self.device.type, 32) * 32 * 32 // max(32 * 32, image_size[0] * image_size[1])
         self.batches = FittingBatches(batch_size or max(1, maps // net.num_classes))
 

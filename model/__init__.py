@@ -1,6 +1,7 @@
 """The network p(image | class), its likelihood, its sampler, the Bayes classifier and checkpoints."""
 
 from model.checkpoint import PRETRAINED, load_checkpoint, read_checkpoint, save_checkpoint
+from model.classes import copy_weights, match_classes
 from model.initialization import data_dependent_init
 from model.likelihood import bits_per_dim, class_log_likelihoods, fold_weight_norm, log_likelihood, posterior
 from model.mixture import mixture_log_prob, mixture_sample, pixel_log_prob, to_levels, to_unit
@@ -17,6 +18,7 @@ __all__ = [
     "Sampler",
     "bits_per_dim",
     "class_log_likelihoods",
+    "copy_weights",
     "data_dependent_init",
     "fold_weight_norm",
     "image_generators",
@@ -24,6 +26,7 @@ __all__ = [
     "load_checkpoint",
     "load_starter_checkpoint",
     "log_likelihood",
+    "match_classes",
     "mixture_log_prob",
     "mixture_sample",
     "pixel_log_prob",

@@ -1,6 +1,7 @@
 """Checkpoints: self-describing files, loaded without executing code from them."""
 
 import os
+import pickle
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from model.pixelcnn import SIDES, PixelCNN
 from utils.errors import CheckpointError, reason
+from utils.text import one_line
 
 PRETRAINED = str(Path(__file__).resolve().parents[1] / "checkpoints" / "cpen455.pt")
 FORMAT = "conditional-pixelcnn++ 1"
@@ -66,8 +69,18 @@ def torch_load(path: str | Path) -> Any:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                     raise ValueError("compressed")  # torch never compresses; a small file could unpack to any size
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # on a damaged file the unpickler can raise anything
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: it is damaged, or not a checkpoint") from None
+    except Exception as error:  # on a damaged file the unpickler can raise anything
+        problem = "it is damaged, or not a checkpoint"
+        if isinstance(error, pickle.UnpicklingError) and (kind := python_object(path)):
+            problem = f"it holds Python objects ({kind}), which can run code; save its weights alone, a state_dict"
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}") from None
+
+
+def python_object(path: Path) -> str:
+    """The type of an object in a file of torch.save that is neither a tensor nor a plain value; empty without one."""
+    with suppress(Exception):
+        return next((one_line(kind)[:100] for kind in get_unsafe_globals_in_checkpoint(path)), "")
+    return ""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -36,9 +36,12 @@ def class_log_likelihoods(net: PixelCNN, images: Tensor) -> Tensor:
     """log p(image | class) in nats for every class: images uint8 [B, C, H, W] -> float32 [B, num_classes].
 
     All classes are evaluated in one forward pass, on the network's device and in its current mode
-    (call ``net.eval()`` first).
+    (call ``net.eval()`` first). Without a class in the network (fusion "none") all are exactly equal.
     """
     images = images.to(next(net.parameters()).device)
+    if not net.conditional:  # one pass; separate ones would differ by rounding, and a label would be chance
+        nats = log_likelihood(net, images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
+        return nats[:, None].repeat(1, net.num_classes)
     labels = torch.arange(net.num_classes, device=images.device).repeat(len(images))
     return log_likelihood(net, images.repeat_interleave(net.num_classes, dim=0), labels).view(len(images), -1)
 

@@ -147,6 +147,7 @@ class PixelCNN(nn.Module):
             raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
         self.image_channels, self.num_classes, self.nr_logistic_mix = image_channels, num_classes, nr_logistic_mix
 
+        self.conditional = fusion != "none"
         self.early = fusion.startswith("early")
         c_in = image_channels + 1 + (num_classes if self.early else 0)  # + ones, to distinguish padding
         self.u_init = DownShiftedConv2d(c_in, nr_filters, (2, 3), shift_down=True)

@@ -1,6 +1,8 @@
 """Import of weights of the unconditional PixelCNN++ starter code."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,6 +11,8 @@ from model.checkpoint import check_weights, load_checkpoint, torch_load
 from model.pixelcnn import PixelCNN
 from utils.errors import CheckpointError, reason
 
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # entries of a larger checkpoint that hold the state dict
+
 
 def load_any_checkpoint(path: str | Path, num_classes: int, fusion: str) -> PixelCNN:
     """The network of a checkpoint of either kind: ours, or the starter code's with zero class effect."""
@@ -16,6 +20,18 @@ def load_any_checkpoint(path: str | Path, num_classes: int, fusion: str) -> Pixe
     if isinstance(content, dict) and "format" not in content:
         return load_starter_checkpoint(path, num_classes, fusion)
     return load_checkpoint(path)
+
+
+def _unwrapped(content: Any) -> dict[str, Any]:
+    """The state dict itself: out of a larger checkpoint, without a prefix that all names have.
+
+    DataParallel puts "module." before every name, torch.compile "_orig_mod.", a class around the network "model.".
+    """
+    for _ in WRAPPERS:
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
+    prefix = os.path.commonprefix(list(content))  # noqa: RUF071  # of characters; cut at a dot
+    prefix = prefix[: prefix.rfind(".") + 1]
+    return {name.removeprefix(prefix): value for name, value in content.items()}
 
 
 def _starter_names(nr_resnet: int) -> dict[str, str]:
@@ -51,11 +67,12 @@ def load_starter_checkpoint(
 
     nr_resnet, nr_filters, nr_logistic_mix and the channels are inferred from the shapes. The starter code normalises
     its transposed convolutions per INPUT channel; its weights are folded before they are set here, so the
-    network's output is the same. Raises CheckpointError.
+    network's output is the same. A state dict inside a larger checkpoint is taken out of it (`WRAPPERS`), and a prefix
+    of all names is dropped. Raises CheckpointError.
     """
-    state = torch_load(path)
+    content = torch_load(path)
     try:
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+        state = _unwrapped(content)
         nr_resnet = len({name.split(".")[3] for name in state if name.startswith("up_layers.0.u_stream.")})
         check_weights(state, nr_resnet)
         nr_filters, c_in = state["u_init.conv.weight_v"].shape[:2]
@@ -90,7 +107,9 @@ def load_starter_checkpoint(
             padded[:, : v.shape[1]] = weight.view(*weight.shape, 1, 1) if weight.dim() == 2 else weight
             modules[ours].weight = padded
             modules[ours].bias.copy_(state[f"{theirs}.bias"])
-    except (AttributeError, KeyError, ValueError, IndexError, RuntimeError, TypeError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{path} is not a state dict of the starter code (it lacks {error.args[0]})") from None
+    except (AttributeError, ValueError, IndexError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path} is not a state dict of the starter code ({reason(error)})") from None
     if isinstance(net.fusion, MiddleFusion):
         net.fusion.alpha.zero_()

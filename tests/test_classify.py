@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import classify
+import generate
 from data import read_image
 from model import PixelCNN, class_log_likelihoods, load_checkpoint, save_checkpoint
 from utils.errors import UserError
@@ -201,3 +202,16 @@ def test_resume_goes_on_and_only_with_the_same_settings(checkpoint, photos, tmp_
     capsys.readouterr()
     assert classify.main([*flags, "--resume"]) == 0
     assert out.read_bytes() == whole and "over all 6 images" in capsys.readouterr().out and not partial.exists()
+
+
+def test_a_network_that_does_not_see_the_class_is_said_in_every_script(photos, tmp_path, capsys):
+    path = tmp_path / "none.pt"
+    save_checkpoint(path, PixelCNN(1, 4, 1, 3, 3, "none"), image_size=(8, 8), class_names=NAMES, dataset="folder")
+    flags = ["--checkpoint", str(path)]
+    out = tmp_path / "out.csv"
+    assert classify.main([*flags, str(photos), "--out", str(out), "--explain", str(tmp_path / "maps")]) == 0
+    error = capsys.readouterr().err
+    assert "--fusion none" in error and "labels and confidences mean nothing" in error
+    assert {row["class_name"] for row in rows(out)} == {"cat"}
+    assert generate.main([*flags, "--per_class", "1", "--out", str(tmp_path / "drawn")]) == 0
+    assert "the images of all classes are drawn from one distribution" in capsys.readouterr().err

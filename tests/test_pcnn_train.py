@@ -104,7 +104,7 @@ def test_load_params_takes_a_starter_state_dict(tmp_path):
 
     path = "tests/golden/starter_r1_f8_m3.pth"
     settings = TrainSettings(nr_resnet=1, nr_filters=8, nr_logistic_mix=3, dropout=0.1)
-    net = build_network(settings, image_channels=3, num_classes=4, load_params=path).eval()
+    net = build_network(settings, image_channels=3, class_names="abcd", load_params=path).eval()
     assert net.fusion.alpha == 0 and net.settings["dropout"] == 0.1
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(net(x, torch.tensor([0])), net(x, torch.tensor([3])))

@@ -19,7 +19,7 @@ def bad_cases(tmp_path):
     (tmp_path / "full" / "x").write_text("")
     (tmp_path / "junk.pt").write_bytes(b"junk")
     other = tmp_path / "other.pt"
-    net = PixelCNN(1, 8, 2, 1, 3)
+    net = PixelCNN(1, 8, 2, 3, 3)
     save_checkpoint(other, net, image_size=(8, 8), class_names=("a", "b", "c"), dataset="folder")
     return [
         ("--nr_filter 3", "unrecognized arguments: --nr_filter 3"),
@@ -65,7 +65,11 @@ def bad_cases(tmp_path):
         (f"--dataset digits --load_params {other}", f"--load_params {other} has nr_resnet 1, this run has 2"),
         (
             f"--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --load_params {other}",
-            f"--load_params {other} has num_classes 3, this run has 10",
+            f"--load_params {other} is of RGB images, those of --dataset digits are gray",
+        ),
+        (
+            "--dataset digits --fusion none --discriminative_weight 0.1",
+            "--discriminative_weight: with --fusion none the network does not see the class; give another --fusion",
         ),
     ]
 

@@ -14,6 +14,7 @@ from evaluation.calibration import expected_calibration_error, fit_temperature
 from evaluation.evaluate import check_labelled, evaluate
 from evaluation.images import check_data_set
 from evaluation.metrics import classification_scores
+from evaluation.predictions import warn_unconditional
 from model import load_checkpoint, posterior, save_checkpoint
 from training.settings import tagged
 from utils.arguments import parse_settings
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     split = load_split(net.dataset, settings.split, net.image_size, settings.data_dir)
     check_data_set(split, net)
     check_labelled(split, f"{net.dataset} {settings.split}")
+    warn_unconditional(net, "accuracy and temperature mean nothing")
     evaluation = evaluate(net, split, "fp32")
     if settings.half:
         full = evaluation.accuracy

@@ -1,10 +1,14 @@
 """The network that a run starts from."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from model import PixelCNN, load_any_checkpoint
+from model import PixelCNN, copy_weights, load_any_checkpoint, match_classes
 from training.settings import TrainSettings
+from utils.console import notify
+from utils.distributed import rank
 from utils.errors import UserError
+from utils.text import printable
 
 
 def shape(settings: TrainSettings) -> dict[str, Any]:
@@ -13,30 +17,64 @@ def shape(settings: TrainSettings) -> dict[str, Any]:
 
 
 def build_network(
-    settings: TrainSettings, image_channels: int, num_classes: int, load_params: str | None = None
+    settings: TrainSettings, image_channels: int, class_names: Sequence[str], load_params: str | None = None
 ) -> PixelCNN:
-    """A new network, with the weights of the checkpoint ``load_params`` where given. Raises UserError."""
-    net = PixelCNN(**shape(settings), image_channels=image_channels, num_classes=num_classes, dropout=settings.dropout)
+    """A new network, with the weights of the checkpoint ``load_params`` where given. Raises UserError.
+
+    A checkpoint of other classes gives the classes of the same name their weights; one line says which.
+    """
+    net = PixelCNN(
+        **shape(settings), image_channels=image_channels, num_classes=len(class_names), dropout=settings.dropout
+    )
     if load_params:
-        net.load_state_dict(load_initial_weights(load_params, settings, image_channels, num_classes).state_dict())
+        loaded = load_initial_weights(load_params, settings, image_channels, len(class_names))
+        known = getattr(loaded, "class_names", None)  # starter weights have none
+        same = {number: number for number in range(len(class_names))}
+        matches = same if known is None else match_classes(class_names, known)
+        if matches == same and loaded.num_classes == len(class_names):
+            net.load_state_dict(loaded.state_dict())
+        else:
+            copy_weights(net, loaded, matches)
+            if rank() == 0:
+                notify(describe_matches(load_params, class_names, known or (), matches))
     return net
 
 
-def load_initial_weights(
-    path: str, settings: TrainSettings, image_channels: int, num_classes: int | None = None
-) -> PixelCNN:
-    """The network of --load_params; ``num_classes`` is None while the images have not been read.
+def load_initial_weights(path: str, settings: TrainSettings, image_channels: int, num_classes: int = 1) -> PixelCNN:
+    """The network of --load_params; starter weights are given ``num_classes``.
 
     Raises UserError where its settings are not those of the run, CheckpointError where it cannot be read.
     """
-    loaded = load_any_checkpoint(path, num_classes or 1, settings.fusion)
-    wanted = shape(settings) | {"image_channels": image_channels}
-    if num_classes:
-        wanted["num_classes"] = num_classes
-    for name, value in wanted.items():
+    loaded = load_any_checkpoint(path, num_classes, settings.fusion)
+    for name, value in shape(settings).items():
         if loaded.settings[name] != value:
             raise UserError(
                 f"--load_params {path} has {name} {loaded.settings[name]}, this run has {value}; "
-                "give the checkpoint's settings, or another checkpoint"
+                f"give --{name} {loaded.settings[name]}, or another checkpoint"
             )
+    if loaded.image_channels != image_channels:
+        colours = {1: "gray", 3: "RGB"}
+        raise UserError(
+            f"--load_params {path} is of {colours[loaded.image_channels]} images, those of --dataset "
+            f"{settings.dataset} are {colours[image_channels]}; give another data set, or another checkpoint"
+        )
     return loaded
+
+
+def describe_matches(path: str, class_names: Sequence[str], known: Sequence[str], matches: dict[int, int]) -> str:
+    """One line: which classes start from those of the checkpoint ``path``, called ``known``, and which anew."""
+    if not matches:
+        return (
+            f"--load_params {printable(path)}: none of its classes ({listed(known)}) is in this run; "
+            "all classes begin anew, the other weights are taken over"
+        )
+    new = [name for number, name in enumerate(class_names) if number not in matches]
+    begin = f"; {listed(new)} begin{'s' * (len(new) == 1)} anew" if new else ""
+    taken = listed([class_names[number] for number in matches])
+    return f"--load_params {printable(path)}: classes matched by name: {taken} taken over{begin}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names, of many the first ten."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(map(printable, names[:10])) + more

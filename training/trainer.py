@@ -14,6 +14,7 @@ from tqdm import tqdm
 from data import DATASETS
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.metrics import ranking
+from evaluation.predictions import warn_unconditional
 from model import data_dependent_init, save_checkpoint
 from plots.classification import plot_confusion_matrix
 from plots.images import labelled_grid
@@ -57,6 +58,11 @@ class Trainer:
         configure_torch(settings.deterministic)
         if settings.cuda_graph and (self.device.type != "cuda" or world_size() > 1):
             raise UserError("--cuda_graph true needs a CUDA GPU and a single process; leave it out")
+        if settings.fusion == "none" and settings.discriminative_weight:
+            raise UserError(
+                "--discriminative_weight: with --fusion none the network does not see the class; "
+                "give another --fusion, or leave the weight out"
+            )
         last = resumed / "last.pt" if resumed is not None and (resumed / "last.pt").exists() else None
         load_params = settings.load_params if last is None else None
         channels = DATASETS[settings.dataset].channels
@@ -65,9 +71,11 @@ class Trainer:
         self.train_split, self.validation = load_splits(settings)
         self.batches = Batches(self.train_split, settings, self.device)
         torch.manual_seed(settings.seed)
-        self.net = build_network(settings, channels, self.train_split.num_classes, load_params).to(self.device)
+        self.net = build_network(settings, channels, self.train_split.class_names, load_params).to(self.device)
         if settings.init == "data" and last is None and not load_params:
             data_dependent_init(self.net, *self.batches.first(max(64, self.batches.batch_size)))
+        first = printable(self.train_split.class_names[0])
+        warn_unconditional(self.net, f"labels mean nothing, accuracy is the share of the first class, {first}")
         self.step = TrainingStep(self.net, settings, self.precision, self.batches.per_epoch * settings.max_epochs)
         self.state = TrainingState(self.step)
         if last is not None:

@@ -8,9 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import evaluation.scoring
+from data import ImageSet
+from evaluation.evaluate import evaluate
 from evaluation.images import Images, true_label
-from evaluation.predictions import class_prior, posterior_temperature, predict
-from evaluation.scoring import Scorer
+from evaluation.predictions import class_prior, label_batch, posterior_temperature, predict
+from evaluation.scoring import MirrorScorer, Scorer
 from model import PixelCNN
 from utils.errors import DataError, UserError
 
@@ -85,3 +88,36 @@ def test_the_temperature_is_the_flag_s_or_the_checkpoint_s():
         net.metadata = {"temperature": bad}
         with pytest.raises(UserError, match="--temperature"):
             posterior_temperature(None, net)
+
+
+TIED = st.lists(st.lists(st.integers(-2, 0), min_size=3, max_size=3), min_size=1, max_size=5)
+
+
+@settings(max_examples=50)
+@given(TIED)
+def test_of_equal_classes_the_first_is_the_label_and_the_next_the_second(scores):
+    pixels = torch.zeros(len(scores), 1, 4, 4, dtype=torch.uint8)
+    batch = label_batch(lambda _: torch.tensor(scores, dtype=torch.float32), pixels, None, 1.0)
+    for row, fields in zip(scores, batch, strict=True):
+        order = sorted(range(3), key=lambda i: (-row[i], i))
+        assert [fields["label"], fields["second"]] == order[:2]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+@pytest.mark.parametrize("tta", [False, True])
+def test_without_a_class_in_the_network_training_and_classification_say_the_same(precision, tta, monkeypatch):
+    """The first class, not that of rounding; "auto" on a pretended machine with bf16."""
+    torch.manual_seed(0)
+    net = PixelCNN(1, 8, 2, 3, 10, fusion="none").eval()
+    split = ImageSet(torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8), torch.arange(12) % 10, (), ())
+    if precision == "auto":
+        monkeypatch.setattr(evaluation.scoring, "pick_precision", lambda *_: "bf16")
+    evaluated = evaluate(net, split, precision, batch_size=5)
+    assert evaluated.predictions.tolist() == [0] * 12 and evaluated.accuracy == 2 / 12
+    scorer = Scorer(net, precision, batch_size=7)
+    assert not scorer.rescores  # in other batches than the rest
+    images = Images([str(i) for i in range(12)], split.labels.tolist(), split.images.__getitem__)
+    rows = list(predict(MirrorScorer(scorer) if tta else scorer, images))
+    assert all((row.label, row.second, row.confidence) == (0, 1, pytest.approx(0.1)) for row in rows)
+    (nats,) = {len(set(row.log_likelihoods)) for row in rows}
+    assert nats == 1

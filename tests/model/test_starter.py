@@ -1,5 +1,7 @@
 """Weights of the starter code, and checkpoints of either kind."""
 
+import argparse
+
 import pytest
 import torch
 
@@ -26,10 +28,30 @@ class TestStarterCode:
         }
         assert not net.training
 
-    def test_data_parallel_prefix_is_dropped(self, starter_path, state, write):
-        net = load_starter_checkpoint(starter_path, 3)
-        prefixed = load_starter_checkpoint(write({f"module.{name}": value for name, value in state.items()}), 3)
-        assert torch.equal(prefixed.head.conv.weight, net.head.conv.weight)
+    @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "net.model."])
+    @pytest.mark.parametrize(
+        "wrappers", [(), ("state_dict",), ("model_state_dict",), ("model",), ("model", "state_dict")]
+    )
+    def test_wrappers_and_prefixes_are_dropped(self, starter_path, state, write, prefix, wrappers):
+        content = {prefix + name: value for name, value in state.items()}
+        for key in wrappers:
+            content = {"epoch": 3, key: content, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}}
+        net = load_any_checkpoint(write(content), 3, "film")
+        expected = load_starter_checkpoint(starter_path, 3, "film").state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())
+
+    def test_a_prefix_of_some_names_alone_is_refused(self, state, write):
+        state["module.u_init.conv.bias"] = state.pop("u_init.conv.bias")
+        assert "it lacks u_init.conv.bias" in refuse(load_starter_checkpoint, write(state), 3)
+
+    def test_a_checkpoint_that_contains_itself_is_refused(self, write):
+        content = {}
+        content["model"] = content
+        refuse(load_starter_checkpoint, write(content), 3)
+
+    def test_python_objects_are_named(self, state, write):
+        message = refuse(load_any_checkpoint, write({"model": state, "args": argparse.Namespace(lr=1)}), 3, "film")
+        assert "Python objects (argparse.Namespace)" in message and "save its weights alone" in message
 
     @pytest.mark.parametrize("fusion", ["early+middle", "middle", "film", "early"])
     def test_the_class_can_be_learnt_from_there(self, starter_path, fusion):

@@ -1,0 +1,55 @@
+"""The network that a run starts from."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from model import PixelCNN, save_checkpoint
+from training.network import build_network, load_initial_weights
+from training.settings import TrainSettings
+from utils.errors import UserError
+
+SETTINGS = TrainSettings(dataset="folder", nr_resnet=1, nr_filters=4, nr_logistic_mix=2, fusion="middle")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    net = PixelCNN(1, 4, 2, 3, 3, fusion="middle")
+    path = tmp_path / "three.pt"
+    save_checkpoint(path, net, image_size=(8, 8), class_names=("ant", "bee", "cat"), dataset="folder")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("ant", "bee", "cat"), ""),
+        (("bee", "cat", "dog", "eel"), "classes matched by name: bee, cat taken over; dog, eel begin anew"),
+        (("ant", "cat", "dog"), "classes matched by name: ant, cat taken over; dog begins anew"),
+        (("ant", "bee"), "classes matched by name: ant, bee taken over"),
+        (("cat", "bee", "ant"), "classes matched by name: cat, bee, ant taken over"),
+        (("x", "y"), "none of its classes (ant, bee, cat) is in this run; all classes begin anew, the other weights"),
+    ],
+)
+def test_classes_are_matched_by_name_and_one_line_says_which(checkpoint, names, said, capsys):
+    source = torch.load(checkpoint, weights_only=True)["weights"]
+    net = build_network(SETTINGS, 3, names, str(checkpoint))
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == bool(said)
+    assert net.num_classes == len(names)
+    table = source["fusion.embed.weight"]
+    for number, name in enumerate(names):
+        equal = [torch.equal(net.fusion.embed.weight[number], row) for row in table]
+        assert equal == [name == other for other in ("ant", "bee", "cat")]
+    assert torch.equal(net.head.conv.bias, source["head.conv.bias"])
+
+
+def test_the_advice_can_be_followed(checkpoint, tmp_path):
+    for name, value in (("nr_filters", 8), ("fusion", "film")):
+        settings = dataclasses.replace(SETTINGS, **{name: value})
+        with pytest.raises(UserError, match=f"this run has {value}; give --{name} {getattr(SETTINGS, name)}, or anoth"):
+            load_initial_weights(str(checkpoint), settings, 3)
+    with pytest.raises(UserError, match="is of RGB images, those of --dataset folder are gray; give another data set"):
+        load_initial_weights(str(checkpoint), SETTINGS, 1)
