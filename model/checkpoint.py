@@ -3,14 +3,14 @@
 import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from model.pixelcnn import SIDES, PixelCNN
-from utils.errors import CheckpointError, reason
+from utils.errors import CheckpointError, UserError, reason
+from utils.files import atomic_write
 
 PRETRAINED = str(Path(__file__).resolve().parents[1] / "checkpoints" / "cpen455.pt")
 FORMAT = "conditional-pixelcnn++ 1"
@@ -30,7 +30,6 @@ def save_checkpoint(
 
     An existing file at ``path`` is replaced only after the new one was written and read back. Raises CheckpointError.
     """
-    path = Path(path)
     checkpoint = {
         "format": FORMAT,
         "model": net.settings,
@@ -41,19 +40,17 @@ def save_checkpoint(
         "dataset": dataset,
         **more,
     }
-    partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        read_checkpoint(partial)
-        os.replace(partial, path)  # atomic: readers never see a partial file
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        with atomic_write(path) as partial:
+            with open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            read_checkpoint(partial)
+    except RuntimeError as error:  # as which torch reports a full disk
         raise CheckpointError(f"{path} cannot be written ({reason(error)}); is the disk full?") from None
-    finally:
-        with suppress(OSError):  # the error that matters is that of the write
-            partial.unlink()
+    except UserError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def torch_load(path: str | Path) -> Any:
