@@ -116,8 +116,8 @@ def classify(settings: ClassifySettings, inputs: Sequence[str] = ()) -> int:
         split = main_first(lambda: load_split(*load))
         images = images_of_split(split, net, files_of_split(split, settings.dataset, settings.split, settings.data_dir))
 
-    read = [settings.checkpoint, *inputs, *images.files]
-    written = [settings.out, *figure_paths(settings.out, images.truth)]
+    read: list[str | Path] = [settings.checkpoint, *inputs, *images.files]
+    written: list[str | Path] = [settings.out, *figure_paths(settings.out, images.truth)]
     check_inputs(written, read, "--out", settings.out)  # before the work, as all checks
     for path in written:
         check_writable(path)

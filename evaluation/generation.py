@@ -48,9 +48,9 @@ def prepare_folder(
     present = {file.name.casefold() for file in files}  # casefold: some disks ignore the case
     check_inputs((folder / name for name in names if name.casefold() in present), inputs, "--out", folder)
     earlier = re.compile(rf"(.+_)?({'|'.join(map(re.escape, stems))})_\d{{4,}}\.png", re.DOTALL)
-    kept = {identity(file) for file in inputs}
+    kept = {identity(file) for file in inputs} - {None}
     for file in files:
-        if earlier.fullmatch(file.name) and identity(file) not in kept - {None}:
+        if earlier.fullmatch(file.name) and identity(file) not in kept:
             with write_errors(file):
                 file.unlink()
 
