@@ -1,6 +1,7 @@
 """Where output goes: behind links, through pipes and devices, to standard output, and never over an input."""
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,8 @@ from typing import BinaryIO
 
 from utils.errors import UserError
 from utils.text import printable
+
+OPEN_FILES = re.compile(r"/proc/[^/]+(/task/\d+)?/fd|/dev/fd")  # folders of the files that a process has open
 
 
 def is_standard_output(path: str | Path) -> bool:
@@ -57,11 +60,22 @@ def nameable(path: str | Path) -> Path:
     return Path(path)
 
 
+def is_open_file(path: Path) -> bool:
+    """Whether ``path`` is a file that a process has open, as /dev/stderr and /dev/fd/3, or a link to one."""
+    while True:
+        folder = os.path.realpath(path.parent)
+        if OPEN_FILES.fullmatch(folder):
+            return True
+        if not path.is_symlink():
+            return False
+        path = Path(folder, os.readlink(path))
+
+
 def destination(path: str | Path) -> Path | None:
     """The regular file, there or not yet, that writing to ``path`` replaces: the target of a link, else ``path``.
 
-    None for what is written through: standard output, a pipe, a terminal, another character device. Raises UserError
-    for a folder, a disk, a socket, or a path that cannot be followed.
+    None for what is written through: standard output, an open file, a pipe, a terminal, another character device.
+    Raises UserError for a folder, a disk, a socket, or a path that cannot be followed.
     """
     if is_standard_output(path):
         return None
@@ -76,15 +90,13 @@ def destination(path: str | Path) -> Path | None:
         raise is_folder(path)
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
         raise UserError(f"{printable(path)} is a {'disk' if stat.S_ISBLK(mode) else 'socket'}; give the name of a file")
-    if not stat.S_ISREG(mode) or not os.path.exists(target):  # an open file without a name, in /dev/fd
-        return None
-    return target
+    return None if not stat.S_ISREG(mode) or is_open_file(path) else target
 
 
 def open_stream(path: str | Path) -> BinaryIO:
     """What is written through, see `destination`, opened. Raises UserError, OSError."""
     if not is_standard_output(path):
-        return open(path, "wb")
+        return open(path, "ab")  # an open file may hold something already
     if sys.__stdout__ is None:
         raise UserError("standard output is closed; give the name of a file")
     return open(os.dup(sys.__stdout__.fileno()), "wb")  # of its own, so that closing it does not close ours
