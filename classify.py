@@ -6,12 +6,14 @@ class_name, confidence (posterior probability), bpd (bits per dimension under th
 class, error. A missing or unreadable file gets only an error, and the exit status is 1. A text that a spreadsheet would
 run as a formula is prefixed with '. Where the true class is known (a folder above the image is named after a class, or
 the split has labels), accuracy and F1 are printed, and confusion.png and reliability.png are written beside the CSV.
-Rows are written to OUT.partial one by one, and --resume continues an interrupted classification.
+Rows are written to OUT.partial one by one, and --resume continues an interrupted classification. --out - writes the CSV
+to standard output, and what is otherwise printed there to stderr; it and a pipe have no OUT.partial and no figures.
 """
 
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,17 +22,18 @@ from tqdm import tqdm
 
 from data import load_split
 from evaluation.attribution import check_maps, write_attributions
-from evaluation.images import images_of_paths, images_of_split
+from evaluation.images import Images, files_of_split, images_of_paths, images_of_split
 from evaluation.prediction_file import PredictionFile
-from evaluation.predictions import class_prior, posterior_temperature, predict, warn_unconditional
-from evaluation.report import report
+from evaluation.predictions import Prediction, class_prior, posterior_temperature, predict, warn_unconditional
+from evaluation.report import figure_paths, report
 from evaluation.scoring import MirrorScorer, Scorer
-from model import PRETRAINED, load_checkpoint
+from model import PRETRAINED, PixelCNN, load_checkpoint
 from utils.arguments import parse_settings, repeat_flag
 from utils.device import pick_device
 from utils.distributed import from_main, main_first, process_group, rank, world_size
-from utils.errors import UserError
+from utils.errors import DataError, UserError
 from utils.files import check_writable, file_hash
+from utils.outputs import check_inputs, config_files, only_output, shown
 from utils.precision import Precision
 from utils.script import run_script
 from utils.signals import Interrupted, Interruption
@@ -45,7 +48,8 @@ class ClassifySettings:
     Args:
         checkpoint: a .pt file of pcnn_train.py; by default the pretrained checkpoint (burger, panda, koala, pizza).
         paths: files and folders of images.
-        out: the CSV file to write.
+        out: the CSV file to write; - is standard output.
+        csv_bom: begin the CSV with a byte-order mark, without which Excel garbles names that are not ASCII.
         resume: continue an interrupted classification: keep the rows of OUT.partial.
         dataset: classify a split of this data set instead of PATHs.
         split: with --dataset: train, validation or test.
@@ -66,6 +70,7 @@ class ClassifySettings:
     checkpoint: PathName = PRETRAINED
     paths: PathNames = field(default_factory=list)
     out: PathName = "predictions.csv"
+    csv_bom: bool = False
     resume: bool = False
     dataset: str | None = None
     split: str = "validation"
@@ -92,11 +97,12 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(ClassifySettings, __doc__, argv, positional=["paths"])
     if bool(settings.paths) == (settings.dataset is not None):
         raise UserError("give either PATHs of images or --dataset NAME (see --help)")
-    with process_group():
-        return classify(settings)
+    with process_group(), only_output(settings.out):
+        return classify(settings, config_files(argv))
 
 
-def classify(settings: ClassifySettings) -> int:
+def classify(settings: ClassifySettings, inputs: Sequence[str] = ()) -> int:
+    """Returns the exit status. ``inputs`` are files that nothing may overwrite, beside those of the settings."""
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint, device)
     prior = class_prior(settings.prior, net.num_classes)
@@ -107,11 +113,16 @@ def classify(settings: ClassifySettings) -> int:
         images = images_of_paths(settings.paths, net)
     else:
         load = (settings.dataset, settings.split, net.image_size, settings.data_dir)
-        images = images_of_split(main_first(lambda: load_split(*load)), net)
+        split = main_first(lambda: load_split(*load))
+        images = images_of_split(split, net, files_of_split(split, settings.dataset, settings.split, settings.data_dir))
 
-    check_writable(settings.out)
-    if settings.explain:  # before the work
-        check_maps(images.names, Path(settings.explain))
+    read: list[str | Path] = [settings.checkpoint, *inputs, *images.files]
+    written: list[str | Path] = [settings.out, *figure_paths(settings.out, images.truth)]
+    check_inputs(written, read, "--out", settings.out)  # before the work, as all checks
+    for path in written:
+        check_writable(path)
+    if settings.explain:
+        check_maps(images.names, settings.explain, read)
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
     scorer = Scorer(net, settings.precision, batch_size, net.image_size)
     score = MirrorScorer(scorer) if settings.tta == "flip" else scorer
@@ -120,6 +131,7 @@ def classify(settings: ClassifySettings) -> int:
         "prior": settings.prior,
         "temperature": temperature,
         "tta": settings.tta,
+        "csv_bom": settings.csv_bom,
         "precision": [settings.precision, scorer.precision],
         "batches": [device.type, scorer.batch_size, world_size()],  # on which the last digit depends
     }
@@ -137,22 +149,36 @@ def classify(settings: ClassifySettings) -> int:
             for prediction in bar:
                 file.write(prediction)
     except Interrupted as stop:
-        done = f"{len(file.predictions)} of {len(images.names)} rows are in {shlex.quote(printable(file.partial))}"
+        done = f"{len(file.predictions)} of {len(images.names)} rows are in"
+        if file.stream:
+            raise Interrupted(stop.signum, f"stopped; {done} {shown(settings.out)}") from None
+        done += f" {shlex.quote(printable(file.partial))}"
         raise Interrupted(stop.signum, f"stopped; {done}: to resume, repeat the command with --resume") from None
-    for line in report(file.predictions, net.class_names, Path(settings.out)):
+    for line in report(file.predictions, net.class_names, settings.out):
         print(line)
-    if settings.explain:
-        explaining = write_attributions(net, images, file.predictions, settings.explain, mirror=settings.tta == "flip")
-        count = sum(1 for _ in tqdm(explaining, "attribution maps", unit="image", disable=None))
-        print(f"attribution maps: {count} in {printable(settings.explain)}, the first ones in overview.png")
+    complete = settings.explain is None or explain(net, images, file.predictions, settings.explain, settings.tta)
     if images.skipped:
         example = printable(images.skipped[0])
         print(f"skipped: {len(images.skipped)} files without an image's extension, such as {example}")
     failed = sum(bool(p.error) for p in file.predictions)
     if failed:
-        where = f"see the column error of {printable(settings.out)}"
+        where = f"see the column error of {shown(settings.out)}"
         print(f"{failed} of {len(file.predictions)} files could not be read; {where}", file=sys.stderr)
-    return 1 if failed else 0
+    return 0 if complete and not failed else 1
+
+
+def explain(net: PixelCNN, images: Images, predictions: Sequence[Prediction], folder: str, tta: str) -> bool:
+    """Write the attribution maps and say how many; whether each image that was classified has one that can have one."""
+    explaining = write_attributions(net, images, predictions, folder, mirror=tta == "flip")
+    done = list(tqdm(explaining, "attribution maps", unit="image", disable=None))
+    gone = [error for error in done if isinstance(error, DataError)]
+    count = len(done) - len(gone)
+    where = f"{count} in {printable(folder)}, the first ones in overview.png" if count else "none"
+    one_class = " (they compare two classes, and the checkpoint has one)" if net.num_classes == 1 else ""
+    print(f"attribution maps: {where}{one_class}")
+    if gone:
+        print(f"{len(gone)} images could not be read again and have no map, such as {gone[0]}", file=sys.stderr)
+    return not gone
 
 
 if __name__ == "__main__":

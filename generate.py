@@ -10,7 +10,10 @@ each class: <image>_<class>_0001.png, ...; the grid shows the image, the rows ke
 """
 
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,10 +21,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from data import read_image
-from evaluation.fid import FID, SafeFID
+from data import ImageSet, read_image
+from evaluation.fid import FID, SafeFID, image_files
 from evaluation.fid_reference import parse_reference
-from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder
+from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder, sample_name
 from evaluation.predictions import warn_unconditional
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
@@ -29,7 +32,8 @@ from utils.arguments import parse_settings
 from utils.device import pick_device
 from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
-from utils.files import check_writable, nameable
+from utils.files import check_folder, check_writable
+from utils.outputs import check_inputs, config_files, nameable
 from utils.script import run_script
 from utils.text import file_stems, printable
 from utils.values import PathName, PathNames, PositiveInt, Seed, Temperature
@@ -53,9 +57,9 @@ class GenerateSettings:
         batch_size: images sampled together, at least 1; auto is 64 on a CPU, 512 on a GPU. Halved when memory runs out.
         complete: image files to complete, as in --complete a.png b.jpg.
         keep_rows: with --complete: rows to keep, from 1 to below the height of the network's images; half by default.
-        device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
-        overwrite: write to a folder that holds files, and remove earlier samples (*CLASS_0001.png, ...) from it;
-            other files stay.
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, mps, ...
+        overwrite: write to a folder that holds files, remove earlier samples (*CLASS_0001.png, ...) from it, and
+            replace the grid; other files stay, and so do images that are completed.
         fid: measure FID against this folder of images, or DATASET:SPLIT such as cpen455:test.
         data_dir: where the files of --fid DATASET:SPLIT are; datasets/DATASET by default.
         fid_dims: features of the Inception network, 64, 192, 768 or 2048; values for different dims are not comparable.
@@ -81,12 +85,14 @@ class GenerateSettings:
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     settings = parse_settings(GenerateSettings, __doc__, argv)
     with process_group():
-        return generate(settings)
+        return generate(settings, config_files(argv))
 
 
-def generate(settings: GenerateSettings) -> int:
+def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
+    """Returns the exit status. ``inputs`` are files that nothing may overwrite, beside those of the settings."""
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint, device)
     for flag, values in (("--classes", settings.classes), ("--complete", settings.complete)):
@@ -104,12 +110,20 @@ def generate(settings: GenerateSettings) -> int:
     grid = folder.with_name(f"{folder.name}_grid.png")
     stems = file_stems(net.class_names)
     fid = None
+    read: list[str | Path] = [settings.checkpoint, *inputs, *(settings.complete or ())]
     if settings.fid is not None and rank() == 0:
         reference = parse_reference(settings.fid, net.image_size, settings.data_dir)
+        read += [] if isinstance(reference, ImageSet) else image_files(reference)
         fid = SafeFID(lambda: FID(reference, settings.fid_dims, settings.fid_weights, device))
+    if os.path.lexists(grid) and not settings.overwrite:
+        raise UserError(f"{printable(grid)} exists; give another --out, or --overwrite true to replace it")
+    check_inputs([grid], read, "--out", settings.out)
     check_writable(grid)
     if rank() == 0:
-        prepare_folder(folder, stems, settings.overwrite)
+        check_folder(settings.out)
+        each = product(starts, classes, range(settings.per_class))
+        written = (sample_name(start.prefix + stems[label], number) for start, label, number in each)
+        prepare_folder(folder, stems, settings.overwrite, written, read)
     barrier()  # until the folder is there
 
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
@@ -131,7 +145,7 @@ def generate(settings: GenerateSettings) -> int:
             batch_size=batch_size,
             keep=start.keep,
         ):
-            files.append(folder / f"{start.prefix}{stems[label]}_{number + 1:04d}.png")
+            files.append(folder / sample_name(start.prefix + stems[label], number))
             write_png(image, files[-1])
             if number < GRID_COLUMNS:
                 tiles.append((first_row + classes.index(label), number, image))

@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, flags = parse(argv[:end]), argv[end + 1 :]
     if arguments.report:
         study = load_study(arguments.report, Path(arguments.save_dir), arguments.storage)
-        out = Path(arguments.out or Path(arguments.save_dir) / study.study_name / "report")
+        out = arguments.out or Path(arguments.save_dir) / study.study_name / "report"
         for path in write_report(study, out):
             print(path)
         return 0

@@ -8,7 +8,9 @@ from PIL import Image
 from data.registry import load_split
 from data.types import ImageSet
 from utils.arguments import parse_settings
-from utils.errors import DataError
+from utils.errors import DataError, UserError, reason
+from utils.files import atomic_write, check_folder
+from utils.outputs import write_errors
 from utils.script import run_script
 from utils.values import PathName, PositiveInt
 
@@ -35,22 +37,26 @@ class ExportSettings:
 def export_split(split: ImageSet, folder: str | Path) -> None:
     """Write each image as ``folder/<class name>/<number>.png``; images of unknown class go to ``folder`` itself.
 
-    Raises DataError if the folder is not empty or cannot be written.
+    Raises UserError if the folder is not empty or cannot be written.
     """
+    check_folder(folder)
     folder = Path(folder)
+    with write_errors(folder):
+        used = any(folder.iterdir())
+    if used:
+        raise DataError(f"{folder} is not empty; give a new folder")
+    names = [name.replace("/", "_") for name in split.class_names]  # Fashion-MNIST has a T-shirt/top
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise DataError(f"{folder} is not empty; give a new folder")
-        names = [name.replace("/", "_") for name in split.class_names]  # Fashion-MNIST has a T-shirt/top
         for name in names if (split.labels >= 0).any() else ():
             (folder / name).mkdir()
         for number, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
             where = folder / names[label] if label >= 0 else folder
             pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-            Image.fromarray(pixels.numpy()).save(where / f"{number:05d}.png")
-    except OSError as error:
-        raise DataError(f"cannot write the images to {folder}: {error.strerror or error}") from None
+            with atomic_write(where / f"{number:05d}.png") as partial:
+                Image.fromarray(pixels.numpy()).save(partial, format="PNG")
+    except (OSError, UserError) as error:
+        problem = f"the images cannot all be written to {folder} ({reason(error)}); remove it before you repeat this"
+        raise DataError(problem) from None
 
 
 def main(argv: list[str] | None = None) -> None:

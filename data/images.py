@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from utils.errors import DataError, reason
+from utils.figures import figures_in, say_left_out
 
 # Pillow itself only warns here, and raises at twice this
 MAX_PIXELS: int = Image.MAX_IMAGE_PIXELS  # type: ignore[assignment]
@@ -35,8 +36,9 @@ def find_images(
     """List the image files below a folder.
 
     Recursive, sorted by path, without hidden files and folders. Follows links to folders, but reads each folder
-    once, so link cycles end. A path that is not a folder is returned unchanged. Files are selected by extension
-    and not opened: `read_image` rejects what is not a regular file, such as a pipe.
+    once, so link cycles end. A path that is not a folder is returned unchanged. Files are selected by extension:
+    `read_image` rejects what is not a regular file, such as a pipe. Figures that this program drew are left out, which
+    the user is told.
 
     Args:
         path: file or folder.
@@ -53,6 +55,7 @@ def find_images(
         return [path]
     extensions = _image_extensions()
     found: list[Path] = []
+    figures: list[Path] = []
     visited: set[tuple[int, int]] = set()  # device and inode
     folders = [path]
     while folders:  # os.walk recurses before Python 3.12, and folders can be nested too deep for that
@@ -73,13 +76,19 @@ def find_images(
             continue
         subfolders: list[Path] = []
         others: list[Path] = []
+        drawn = figures_in(folder, [entry.name for entry in shown])
+        figures += [folder / name for name in sorted(drawn)]
         for entry in shown:
+            if entry.name in drawn:
+                continue
             inside = folder / entry.name
             kind = subfolders if _is_folder(entry) else found if inside.suffix.lower() in extensions else others
             kind.append(inside)
         folders += reversed(subfolders)  # the last one is popped next
         if skipped is not None:
             skipped += others
+    if figures:
+        say_left_out(figures[0], len(figures))
     return sorted(found)
 
 

@@ -1,8 +1,6 @@
 """Attribution maps: the per-pixel log-likelihood ratio of an image's two most probable classes."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,12 +10,14 @@ from evaluation.images import Images
 from evaluation.predictions import Prediction
 from model import PixelCNN, pixel_log_prob, to_unit
 from plots.attribution import Attribution, plot_attributions
-from utils.errors import DataError, UserError
-from utils.files import check_writable
+from utils.errors import DataError
+from utils.files import check_folder
 from utils.memory import FittingBatches
-from utils.text import file_stems, printable
+from utils.outputs import check_inputs
+from utils.text import file_stems
 
 BATCH = 8
+FIGURES = ("overview", "confusion", "reliability")  # no map has such a name
 OVERVIEW = 12  # images in overview.png
 
 
@@ -35,51 +35,54 @@ def attribution_maps(net: PixelCNN, images: Tensor, best: Tensor, second: Tensor
 
 def map_paths(names: Sequence[str], folder: Path) -> list[Path]:
     """The file of the map of each image."""
-    return [folder / f"{stem}.png" for stem in file_stems(["overview", *(Path(name).stem for name in names)])[1:]]
+    stems = file_stems([*FIGURES, *(Path(name).stem for name in names)])[len(FIGURES) :]
+    return [folder / f"{stem}.png" for stem in stems]
 
 
-def check_maps(names: Sequence[str], folder: Path) -> None:
-    """Make the folder of the maps. Raises UserError where a map would overwrite one of the images, files called
-    ``names``, or cannot be written.
+def check_maps(names: Sequence[str], folder: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Make the folder of the maps of the images ``names``. Raises UserError where one would overwrite one of the files
+    ``inputs``, or cannot be written.
     """
-    images = {os.path.realpath(name): name for name in names}
-    for path in (folder / "overview.png", *map_paths(names, folder)):
-        if os.path.realpath(path) in images:
-            raise UserError(f"--explain {printable(folder)} would overwrite {printable(path)}; give another folder")
-    check_writable(folder / "overview.png")
+    outputs = [Path(folder, "overview.png"), *map_paths(names, Path(folder))]
+    check_inputs(outputs, inputs, "--explain", folder)
+    check_folder(folder)
 
 
 def write_attributions(
     net: PixelCNN, images: Images, predictions: Sequence[Prediction], folder: str | Path, mirror: bool = False
-) -> Iterator[Path]:
+) -> Iterator[Path | DataError]:
     """Write the map of each classified image to ``folder``/<image>.png, and the first ones to overview.png.
 
     With ``mirror`` the maps are the mean of the image's and of its mirror image's, as `MirrorScorer` scores. Yields
-    each path as it is written. Raises UserError where one cannot be.
+    each path as it is written, and the error of each image that cannot be read any more. Raises UserError where a map
+    cannot be written.
     """
     folder, names = Path(folder), [p.name for p in predictions]
-    check_maps(names, folder)
+    check_maps(names, folder, images.files)
     paths = map_paths(names, folder)
     todo = [i for i, p in enumerate(predictions) if not p.error and p.second >= 0]
     shown: list[Attribution] = []
 
-    def draw(numbers: Sequence[int]) -> list[tuple[int, Tensor, Tensor]]:
-        """(number, image, map) of each image that is still there."""
-        pixels = {}
+    def draw(numbers: Sequence[int]) -> tuple[list[DataError], list[tuple[int, Tensor, Tensor]]]:
+        """The errors of images, and (number, image, map) of each that can be read."""
+        pixels, errors = {}, []
         for i in numbers:
-            with suppress(DataError):  # removed since it was classified
+            try:
                 pixels[i] = images.read(i)
+            except DataError as error:  # removed since it was classified
+                errors.append(error)
         if not pixels:
-            return []
+            return errors, []
         batch = torch.stack(list(pixels.values()))
         best = torch.tensor([predictions[i].label for i in pixels])
         second = torch.tensor([predictions[i].second for i in pixels])
         maps = attribution_maps(net, batch, best, second).cpu()
         if mirror:
             maps = (maps + attribution_maps(net, batch.flip(3), best, second).cpu().flip(2)) / 2
-        return list(zip(pixels, batch, maps, strict=True))
+        return errors, list(zip(pixels, batch, maps, strict=True))
 
-    for _, drawn in FittingBatches(BATCH).map(draw, todo):
+    for _, (errors, drawn) in FittingBatches(BATCH).map(draw, todo):
+        yield from errors
         for i, image, nats in drawn:
             p = predictions[i]
             attribution = Attribution(image, nats, net.class_names[p.label], net.class_names[p.second], p.confidence)

@@ -1,7 +1,7 @@
 """Sampling many images, shared between processes, and the folder that they are written to."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,29 +11,48 @@ from tqdm import tqdm
 from model import PixelCNN, Sampler, image_generators
 from utils.distributed import rank, world_size
 from utils.errors import UserError
-from utils.files import check_writable
+from utils.files import check_folder
 from utils.memory import FittingBatches
+from utils.outputs import check_inputs, identity, write_errors
 from utils.text import printable
 
 MAX_PER_CLASS = 1_000_000  # image numbers of different classes never overlap
 BATCH_SIZES = {"cpu": 64, "cuda": 512}  # by device
 
 
-def prepare_folder(folder: Path, stems: Sequence[str], overwrite: bool) -> None:
-    """Make the folder of the samples, new or empty; with ``overwrite`` remove earlier samples, completions too: files
-    called <stem>_0001.png, ... or <anything>_<stem>_0001.png, ...
+def sample_name(stem: str, number: int) -> str:
+    """The file of image ``number``, from 0."""
+    return f"{stem}_{number + 1:04d}.png"
 
-    Raises UserError where the folder holds files and may not be overwritten, or cannot be written.
+
+def prepare_folder(
+    folder: Path,
+    stems: Sequence[str],
+    overwrite: bool,
+    names: Iterable[str] = (),
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """Make the folder of the samples, new or empty; with ``overwrite`` remove earlier samples, completions too: files
+    called <stem>_0001.png, ... or <anything>_<stem>_0001.png, ..., but none of ``inputs``.
+
+    Raises UserError where the folder holds files and may not be overwritten, one of the files to come, ``names``, would
+    overwrite one of ``inputs``, or the folder cannot be written.
     """
-    check_writable(folder / f"{stems[0]}_0001.png")
-    if not overwrite and any(folder.iterdir()):
+    check_folder(folder)
+    with write_errors(folder):
+        files = sorted(folder.iterdir())
+    if files and not overwrite:
         raise UserError(
             f"{printable(folder)} holds files; give another --out, or --overwrite true to replace its samples"
         )
+    present = {file.name.casefold() for file in files}  # casefold: some disks ignore the case
+    check_inputs((folder / name for name in names if name.casefold() in present), inputs, "--out", folder)
     earlier = re.compile(rf"(.+_)?({'|'.join(map(re.escape, stems))})_\d{{4,}}\.png", re.DOTALL)
-    for file in folder.iterdir():
-        if earlier.fullmatch(file.name):
-            file.unlink()
+    kept = {identity(file) for file in inputs} - {None}
+    for file in files:
+        if earlier.fullmatch(file.name) and identity(file) not in kept:
+            with write_errors(file):
+                file.unlink()
 
 
 def draw_images(

@@ -1,7 +1,7 @@
 """The images that are classified: files and folders, or a split of a data set."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from utils.text import printable
 class Images:
     """Images to classify: names and true labels (-1 unknown) in order, and ``read(i)`` -> uint8 [C, H, W].
 
-    ``read`` raises DataError for an image that cannot be read. ``skipped`` are files without an image's extension.
+    ``read`` raises DataError for an image that cannot be read. ``files`` are those that are read, which nothing may
+    overwrite; ``skipped`` are files without an image's extension.
     """
 
     names: Sequence[str]
     truth: Sequence[int]
     read: Callable[[int], Tensor]
+    files: Iterable[str | Path] = ()
     skipped: Sequence[Path] = ()
 
 
@@ -58,7 +60,7 @@ def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
             raise unreadable[files[i]]
         return read_image(files[i], net.image_channels, net.image_size)
 
-    return Images([str(file) for file in files], truth, read, skipped)
+    return Images([str(file) for file in files], truth, read, files, skipped)
 
 
 def check_data_set(split: ImageSet, net: PixelCNN) -> None:
@@ -71,10 +73,17 @@ def check_data_set(split: ImageSet, net: PixelCNN) -> None:
         )
 
 
-def images_of_split(split: ImageSet, net: PixelCNN) -> Images:
+def images_of_split(split: ImageSet, net: PixelCNN, files: Iterable[Path] = ()) -> Images:
     """The images of a data set's split. Raises UserError if the network was trained on another data set's."""
     check_data_set(split, net)
-    return Images(names=split.paths, truth=split.labels.tolist(), read=split.images.__getitem__)
+    return Images(split.paths, split.labels.tolist(), split.images.__getitem__, files)
+
+
+def files_of_split(split: ImageSet, dataset: str, name: str, data_dir: str | None) -> list[Path]:
+    """Where the files of a split called ``name`` are that were read, as far as each image has one."""
+    root = Path(os.path.expanduser(data_dir or Path("datasets", dataset)))
+    folders = (root, root / dataset)  # cpen455 may be in a folder of its name
+    return [folder / path for folder in folders for path in (*split.paths, f"{name}.csv")]
 
 
 def describe(class_names: Sequence[str], channels: int) -> str:

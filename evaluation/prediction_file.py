@@ -1,23 +1,26 @@
 """predictions.csv: written row by row, resumable, and safe to open in a spreadsheet."""
 
 import csv
+import io
 import json
 import math
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any, BinaryIO, TextIO
 
 from evaluation.images import Images
 from evaluation.predictions import Prediction
 from utils.errors import UserError
-from utils.files import write_errors
+from utils.outputs import destination, open_stream, shown, write_errors
 from utils.text import escaped, printable
 
 FORMULA = "=+-@\t\r"  # a spreadsheet runs a text that begins so (OWASP, "CSV Injection")
 AMBIGUOUS = re.compile(rf"\\(?=[xu])|;(?=[{re.escape(FORMULA)}])")  # an escape in the name; a cell, split at semicolons
+BOM = "\ufeff"  # without it Excel takes UTF-8 for the system's own encoding
 ESCAPE = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})")
 
 
@@ -42,7 +45,7 @@ def plain(cell: str) -> str:
 
 def read_csv(path: str | Path) -> list[dict[str, str]]:
     """The rows of a file that classify.py wrote, cells of text as they were before they were made safe."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         header, *rows = csv.reader(file, strict=True)
     return [dict(zip(header, map(plain, row), strict=True)) for row in rows]  # a number never begins with '
 
@@ -50,11 +53,14 @@ def read_csv(path: str | Path) -> list[dict[str, str]]:
 class PredictionFile:
     """The CSV file of a classification, as a context manager: PATH.partial until it is complete, then PATH.
 
+    What is no regular file, as standard output (-) or a pipe, is written row by row, and has no PATH.partial.
+
     Args:
-        path: of the file.
+        path: of the file; where it is a link, its target is written.
         class_names: of the network.
         identity: what must be equal for a classification to be resumed, plain values, kept in PATH.partial.json; the
-            weights of the classes are in "prior", if any.
+            weights of the classes are in "prior", if any, and "csv_bom" is whether the file begins with a byte-order
+            mark.
         images: what is classified, in order.
         resume: keep the rows of an interrupted classification.
 
@@ -70,18 +76,26 @@ class PredictionFile:
         images: Images,
         resume: bool = False,
     ):
-        self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + ".partial")
-        self.about = self.path.with_name(self.partial.name + ".json")
+        self.path = path
+        target = destination(path)
+        self.stream = target is None
+        if self.stream and resume:
+            raise UserError(f"--resume: {shown(path)} keeps no rows to resume; leave --resume out, or name a file")
+        self.target = target or Path(path)
+        self.partial = self.target.with_name(self.target.name + ".partial")
+        self.about = self.target.with_name(self.partial.name + ".json")
         self.class_names = list(class_names)
         self.identity = json.loads(json.dumps(identity))  # as it is read back
         self.prior = identity.get("prior") or [1.0] * len(self.class_names)
         self.images = images
         self.resume = resume
         self.predictions: list[Prediction] = []
-        self.file: IO[str] | None = None
 
     def __enter__(self) -> "PredictionFile":
+        if self.stream:
+            with write_errors(self.path):
+                self.start(open_stream(self.path))
+            return self
         if self.partial.exists() and not self.resume:
             raise UserError(
                 f"{printable(self.partial)} holds the rows of an interrupted classification; "
@@ -89,22 +103,54 @@ class PredictionFile:
             )
         with write_errors(self.partial):
             end = self.read_rows() if self.resume and self.partial.exists() else 0
-            if not end:
-                self.about.write_text(json.dumps(self.identity) + "\n")
-            self.file = open(self.partial, "a" if end else "w", newline="", encoding="utf-8")
-            self.writer = csv.writer(self.file, lineterminator="\n")
             if end:
-                self.file.truncate(end)  # drops a row that was written in part
-            else:
-                self.writer.writerow(map(safe, self.header))
+                self.take(open(self.partial, "ab")).truncate(end)  # drops a row that was written in part
+                return self
+            try:
+                self.about.write_text(json.dumps(self.identity) + "\n")
+                self.start(open(self.partial, "wb"))
+            except OSError:
+                for file in (self.partial, self.about):  # without a row, they would only be in the way
+                    file.unlink(missing_ok=True)
+                raise
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.file is not None:
+    def take(self, file: BinaryIO) -> TextIO:
+        """Write to an open file from now on."""
+        self.file = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        self.writer = csv.writer(self.file, lineterminator="\n")
+        return self.file
+
+    def start(self, opened: BinaryIO) -> None:
+        """Write the header. Raises OSError."""
+        file = self.take(opened)
+        try:
+            file.write(BOM if self.identity.get("csv_bom") else "")
+            self.writer.writerow(map(safe, self.header))
+            file.flush()
+        except OSError:
+            self.close_after_error()
+            raise
+
+    def close_after_error(self) -> None:
+        with suppress(OSError):  # closing writes what is left: a full disk again
             self.file.close()
-        if error is None:
-            os.replace(self.partial, self.path)
-            self.about.unlink(missing_ok=True)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self.close_after_error()
+            return
+        with self.row_errors():
+            self.file.close()
+            if not self.stream:
+                os.replace(self.partial, self.target)
+                self.about.unlink(missing_ok=True)
+
+    def row_errors(self) -> AbstractContextManager[None]:
+        """As `write_errors`, with advice."""
+        if self.stream:
+            return write_errors(self.path)
+        return write_errors(self.partial, "; free space, then repeat the command with --resume")
 
     @property
     def header(self) -> list[str]:
@@ -119,9 +165,8 @@ class PredictionFile:
         else:
             numbers = [f"{number:.9g}" for number in (p.confidence, p.bpd, *p.log_likelihoods)]
             cells = [str(p.label), safe(self.class_names[p.label]), *numbers]
-        with write_errors(self.partial, "; free space, then --resume"):
+        with self.row_errors():
             self.writer.writerow([safe(p.name), *cells, safe(p.error)])
-            assert self.file is not None
             self.file.flush()  # the row survives whatever ends this process
         self.remember(p)
 
@@ -155,11 +200,14 @@ class PredictionFile:
         known: dict[str, Any] = {"name": names[number], "truth": self.images.truth[number]}
         if row[-1]:
             return Prediction(**known, error=plain(row[-1]))
+        edited = f"program, or was edited (row {number + 1}),"
         try:
             label, confidence, bpd = int(row[1]), float(row[3]), float(row[4])
             scores = [float(cell) for cell in row[5:-1]]
         except ValueError:
-            raise self.mismatch("program") from None
+            raise self.mismatch(edited) from None
+        if not 0 <= label < len(self.class_names) or row[2] != safe(self.class_names[label]):
+            raise self.mismatch(edited)
         evidence = [score + math.log(weight) for score, weight in zip(scores, self.prior, strict=True)]
         second = max((i for i in range(len(scores)) if i != label), key=evidence.__getitem__, default=-1)
         return Prediction(**known, label=label, second=second, confidence=confidence, bpd=bpd)
@@ -182,7 +230,8 @@ def whole_rows(path: Path) -> Iterator[tuple[list[str], int]]:
                 if not line.endswith(b"\n"):
                     return  # incomplete
                 position += len(line)
-                yield line.decode("utf-8", "replace")
+                encoding = "utf-8" if position > len(line) else "utf-8-sig"  # the first one may begin with a mark
+                yield line.decode(encoding, "replace")
 
     reader = csv.reader(lines(), strict=True)  # strict: a quote that never ends is an error, not a cell
     try:

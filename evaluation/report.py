@@ -1,39 +1,48 @@
 """The summary of a classification: counts, and where the true classes are known accuracy, F1 and calibration."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.calibration import reliability_diagram
+from evaluation.calibration import expected_calibration_error, reliability_diagram
 from evaluation.metrics import classification_scores
 from evaluation.predictions import Prediction
 from plots.classification import plot_confusion_matrix
+from utils.outputs import destination, shown
 from utils.text import printable
 
 
-def report(predictions: Sequence[Prediction], class_names: Sequence[str], out: Path) -> list[str]:
-    """Lines about the predictions in the CSV ``out``; confusion.png and reliability.png are written beside it.
+def figure_paths(out: str | Path, truth: Sequence[int]) -> list[Path]:
+    """confusion.png and reliability.png beside the CSV ``out``; none if it is a stream, or no true label is known."""
+    if destination(out) is None or not any(label >= 0 for label in truth):
+        return []
+    return [Path(out).with_name(name) for name in ("confusion.png", "reliability.png")]
+
+
+def report(predictions: Sequence[Prediction], class_names: Sequence[str], out: str | Path) -> Iterator[str]:
+    """Lines about the predictions in the CSV ``out``; the figures of `figure_paths` are written.
 
     Images without a prediction are left out, those of unknown class from the metrics too. Raises UserError where a
-    figure cannot be written.
+    figure cannot be written, after the lines that need none.
     """
     classified = [p for p in predictions if not p.error]
     counts = Counter(p.label for p in classified)
     names = [printable(name) for name in class_names]
-    lines = [f"{len(classified)} images classified: {', '.join(f'{n} {counts[i]}' for i, n in enumerate(names))}"]
+    yield f"{len(classified)} images classified: {', '.join(f'{n} {counts[i]}' for i, n in enumerate(names))}"
+    yield f"predictions: {shown(out)}"
     known = [p for p in classified if p.truth >= 0]
-    if known:
-        truth, predicted = [p.truth for p in known], [p.label for p in known]
-        confidence, correct = [p.confidence for p in known], [p.label == p.truth for p in known]
-        accuracy, macro, f1 = classification_scores(truth, predicted)
-        confusion, reliability = out.with_name("confusion.png"), out.with_name("reliability.png")
+    if not known:
+        return
+    truth, predicted = [p.truth for p in known], [p.label for p in known]
+    confidence, correct = [p.confidence for p in known], [p.label == p.truth for p in known]
+    accuracy, macro, f1 = classification_scores(truth, predicted)
+    over = f"all {len(known)}" if len(known) == len(classified) else f"the {len(known)} of {len(classified)}"
+    yield f"accuracy {accuracy:.4f}, macro F1 {macro:.4f} (over {over} images of known class)"
+    yield "F1 per class: " + ", ".join(f"{names[label]} {score:.3f}" for label, score in f1.items())
+    yield f"expected calibration error: {expected_calibration_error(confidence, correct):.3f}"
+    figures = figure_paths(out, truth)
+    if figures:
+        confusion, reliability = figures
         plot_confusion_matrix(truth, predicted, class_names, confusion)
-        calibration_error = reliability_diagram(confidence, correct, reliability)
-        over = f"all {len(known)}" if len(known) == len(classified) else f"the {len(known)} of {len(classified)}"
-        lines += [
-            f"accuracy {accuracy:.4f}, macro F1 {macro:.4f} (over {over} images of known class)",
-            "F1 per class: " + ", ".join(f"{names[label]} {score:.3f}" for label, score in f1.items()),
-            f"expected calibration error: {calibration_error:.3f}",
-            f"confusion matrix: {printable(confusion)}; reliability diagram: {printable(reliability)}",
-        ]
-    return [*lines, f"predictions: {printable(out)}"]
+        reliability_diagram(confidence, correct, reliability)
+        yield f"confusion matrix: {printable(confusion)}; reliability diagram: {printable(reliability)}"

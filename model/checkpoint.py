@@ -12,7 +12,8 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from model.pixelcnn import SIDES, PixelCNN
-from utils.errors import CheckpointError, reason
+from utils.errors import CheckpointError, UserError, reason
+from utils.files import atomic_write
 from utils.text import one_line
 
 PRETRAINED = str(Path(__file__).resolve().parents[1] / "checkpoints" / "cpen455.pt")
@@ -33,7 +34,6 @@ def save_checkpoint(
 
     An existing file at ``path`` is replaced only after the new one was written and read back. Raises CheckpointError.
     """
-    path = Path(path)
     checkpoint = {
         "format": FORMAT,
         "model": net.settings,
@@ -44,19 +44,17 @@ def save_checkpoint(
         "dataset": dataset,
         **more,
     }
-    partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        read_checkpoint(partial)
-        os.replace(partial, path)  # atomic: readers never see a partial file
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        with atomic_write(path) as partial:
+            with open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            read_checkpoint(partial)
+    except RuntimeError as error:  # as which torch reports a full disk
         raise CheckpointError(f"{path} cannot be written ({reason(error)}); is the disk full?") from None
-    finally:
-        with suppress(OSError):  # the error that matters is that of the write
-            partial.unlink()
+    except UserError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def torch_load(path: str | Path) -> Any:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from utils.figures import SOFTWARE
 from utils.files import atomic_write
 
 
@@ -13,4 +14,4 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 100) -> None:
     Figures are made by ``Figure()``: pyplot keeps every figure and looks for a display.
     """
     with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=dpi, format="png")
+        figure.savefig(partial, dpi=dpi, format="png", metadata={"Software": SOFTWARE})

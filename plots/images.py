@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from utils.figures import SOFTWARE
 from utils.files import atomic_write
 from utils.text import printable
 
@@ -58,5 +60,7 @@ def labelled_grid(
     for row, name in enumerate(names):
         middle = (row + 0.5) * grid.height / len(rows)
         ImageDraw.Draw(picture).text((margin - 8, middle), name, fill="black", font=font, anchor="rm")
+    mark = PngInfo()
+    mark.add_text("Software", SOFTWARE)
     with atomic_write(path) as partial:
-        picture.save(partial, format="PNG")
+        picture.save(partial, format="PNG", pnginfo=mark)

@@ -4,15 +4,16 @@ It holds the moving average of the weights alone, what was measured on validatio
 calibrates the posterior, fitted on them too.
 """
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch.nn.functional as F
 
 from data import load_split
 from evaluation.calibration import expected_calibration_error, fit_temperature
 from evaluation.evaluate import check_labelled, evaluate
-from evaluation.images import check_data_set
+from evaluation.images import check_data_set, files_of_split
 from evaluation.metrics import classification_scores
 from evaluation.predictions import warn_unconditional
 from model import load_checkpoint, posterior, save_checkpoint
@@ -21,8 +22,8 @@ from utils.arguments import parse_settings
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
+from utils.outputs import check_inputs, config_files, destination, only_output, shown
 from utils.script import run_script
-from utils.text import printable
 from utils.values import PathName
 
 
@@ -32,7 +33,7 @@ class ExportSettings:
 
     Args:
         checkpoint: a .pt file of pcnn_train.py.
-        out: the file to write.
+        out: the file to write; - is standard output.
         split: of the checkpoint's data set, to measure and fit on.
         data_dir: where the data set's files are; datasets/NAME by default.
         half: keep the weights in 16 bits, half the size; refused if that costs accuracy.
@@ -48,11 +49,21 @@ class ExportSettings:
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     settings = parse_settings(ExportSettings, __doc__, argv)
+    with only_output(settings.out):
+        return export(settings, config_files(argv))
+
+
+def export(settings: ExportSettings, inputs: Sequence[str] = ()) -> int:
+    """Returns the exit status. ``inputs`` are files that nothing may overwrite, beside those of the settings."""
+    check_inputs([settings.out], [settings.checkpoint, *inputs], "--out", settings.out)
     check_writable(settings.out)
     net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
     split = load_split(net.dataset, settings.split, net.image_size, settings.data_dir)
     check_data_set(split, net)
+    files = files_of_split(split, net.dataset, settings.split, settings.data_dir)
+    check_inputs([settings.out], files, "--out", settings.out)
     check_labelled(split, f"{net.dataset} {settings.split}")
     warn_unconditional(net, "accuracy and temperature mean nothing")
     evaluation = evaluate(net, split, "fp32")
@@ -89,9 +100,10 @@ def main(argv: list[str] | None = None) -> int:
             "expected_calibration_error": error[f"{temperature:.1f}"],
         },
     )
-    size = Path(settings.out).stat().st_size / 2**20
     print(f"accuracy {accuracy:.4f}, {evaluation.bpd:.3f} bits/dim over {len(split)} {settings.split} images")
-    print(f"{printable(settings.out)}: {size:.1f} MiB")
+    target = destination(settings.out)
+    size = "" if target is None else f": {target.stat().st_size / 2**20:.1f} MiB"
+    print(f"{shown(settings.out)}{size}")
     return 0
 
 

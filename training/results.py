@@ -12,6 +12,8 @@ from training.run_folder import read_reports
 from training.settings import TrainSettings
 from utils.arguments import parse_settings
 from utils.errors import UserError
+from utils.files import check_writable
+from utils.outputs import check_inputs, config_files, only_output
 from utils.script import run_script
 from utils.text import markdown_table, printable
 from utils.values import PathName, PathNames
@@ -25,7 +27,7 @@ class ResultsSettings:
 
     Args:
         runs: folders of runs.
-        figure: a PNG of accuracy against bits/dim over the epochs of all runs.
+        figure: a PNG of accuracy against bits/dim over the epochs of all runs; - is standard output.
     """
 
     runs: PathNames = field(default_factory=list)
@@ -80,11 +82,17 @@ def row(run: Run) -> tuple[str, ...]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     settings = parse_settings(ResultsSettings, __doc__, argv, positional=["runs"])
     if not settings.runs:
         raise UserError("give one or more folders of runs")
+    if settings.figure:
+        read = [Path(run, name) for run in settings.runs for name in ("config.yaml", "metrics.jsonl")]
+        check_inputs([settings.figure], [*read, *config_files(argv)], "--figure", settings.figure)
+        check_writable(settings.figure)
     runs = [read_run(Path(run)) for run in settings.runs]
-    print(markdown_table([COLUMNS, *map(row, runs)]), end="")
+    with only_output(settings.figure):
+        print(markdown_table([COLUMNS, *map(row, runs)]), end="")
     if settings.figure:
         curves = [(objective(run.settings), [r for r in run.reports if "accuracy" in r]) for run in runs]
         plot_tradeoff(curves, settings.figure)

@@ -17,6 +17,7 @@ from training.settings import TrainSettings
 from utils.console import notify
 from utils.distributed import from_main, rank
 from utils.errors import UserError
+from utils.figures import is_figure
 from utils.files import atomic_write
 from utils.text import printable
 
@@ -80,6 +81,11 @@ def check_place(settings: TrainSettings) -> None:
         samples = Path(settings.sample_dir)
         with place_errors("samples", samples):
             check_creatable(samples)
+            foreign = [file for file in samples.glob("epoch_*.png") if not is_figure(file)]
+        if foreign:  # perhaps an image of the data set
+            raise UserError(
+                f"--sample_dir: {printable(foreign[0])} is no sample grid of this program; give another folder"
+            )
 
 
 def check_creatable(folder: Path) -> None:

@@ -12,7 +12,7 @@ from plots.sweeps import Curve, plot_ablation, plot_curves, plot_importance, plo
 from tuning.analysis import TrialRow, ablation, correlations, setting_importances, trial_rows
 from utils.console import notify
 from utils.errors import UserError, reason
-from utils.files import atomic_write, check_writable
+from utils.files import atomic_write, check_folder
 from utils.text import markdown_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TITLES = {key: metric.title for key, metric in METRICS.items()}
 
 
-def write_report(study: "Study", folder: Path) -> list[Path]:
+def write_report(study: "Study", folder: str | Path) -> list[Path]:
     """Write the report of the trials so far; returns the files. Raises UserError if no trial has completed."""
     spec = study.user_attrs["sweep"]
     metric, names = spec["metric"], list(spec["parameters"])
@@ -29,8 +29,9 @@ def write_report(study: "Study", folder: Path) -> list[Path]:
     complete = [row for row in rows if row.state == "complete"]
     if not complete:
         raise UserError(f"no trial of {study.study_name} has completed; there is nothing to report")
+    check_folder(folder)
+    folder = Path(folder)
     table, best, curves = folder / "table.md", folder / "best.yaml", folder / "curves.png"
-    check_writable(table)
     write_text(table, trial_table(rows, names, metric))
     write_text(best, best_settings(study.study_name, complete[0], metric))
     plot_curves([learning_curve(row) for row in rows], TITLES, curves)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.metrics import METRICS, best_report, is_finite
 from training.run_folder import read_reports
 from tuning.sweep_file import Sweep, to_flags
+from utils.outputs import write_errors
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -76,10 +77,10 @@ def new_folder(parent: Path, number: int) -> Path:
 
 
 def start_training(flags: list[str], log: Path) -> subprocess.Popen:
-    """Start pcnn_train.py; ``log`` gets the flags, then its output."""
-    with open(log, "w") as file:
-        file.write(f"{' '.join(flags)}\n")
-        file.flush()
+    """Start pcnn_train.py; ``log`` gets the flags, then its output. Raises UserError where it cannot be written."""
+    with write_errors(log):
+        log.write_text(f"{' '.join(flags)}\n")
+    with open(log, "a") as file:
         command = [sys.executable, "-u", str(PROGRAM), *flags]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 

@@ -1,6 +1,7 @@
 """The exit status of a script, and its errors as one line."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -40,6 +41,8 @@ def exit_status(main: Callable[[], int | None]) -> int:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signum
+    except BrokenPipeError:  # of standard output, whose reader has what it wanted
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
