@@ -23,6 +23,7 @@ from data import read_image
 from evaluation.fid import FID, SafeFID
 from evaluation.fid_reference import parse_reference
 from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder
+from evaluation.inception import given_weights
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
 from utils.arguments import Seed, join_list, parse_settings
@@ -55,7 +56,8 @@ class GenerateSettings:
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         overwrite: write to a folder that holds files, and remove earlier samples (*CLASS_0001.png, ...) from it;
             other files stay.
-        fid: measure FID against this folder of images, or DATASET:SPLIT such as cpen455:test.
+        fid: measure FID against this folder of images, .npz file of statistics (python -m pytorch_fid --save-stats), or
+            DATASET:SPLIT such as cpen455:test.
         data_dir: where the files of --fid DATASET:SPLIT are; datasets/DATASET by default.
         fid_dims: features of the Inception network, 64, 192, 768 or 2048; values for different dims are not comparable.
         fid_weights: a copy of pytorch-fid's Inception weights; by default the file in torch's cache, downloaded if
@@ -106,9 +108,16 @@ def generate(settings: GenerateSettings) -> int:
     stems = file_stems(net.class_names)
     fid = None
     if settings.fid is not None and rank() == 0:
-        reference = parse_reference(settings.fid, net.image_size, settings.data_dir)
-        fid = SafeFID(lambda: FID(reference, settings.fid_dims, settings.fid_weights, device))
+        if len(starts) * len(classes) * settings.per_class < 2:
+            raise UserError("--fid needs two or more images; raise --per_class")
+        reference = parse_reference(settings.fid, net.image_size, settings.data_dir, settings.fid_dims)
+        if os.path.isdir(settings.fid) and folder.resolve().is_relative_to(Path(settings.fid).resolve()):
+            raise UserError(f"--out {printable(folder)} is in the folder of --fid; give another one")
+        weights = given_weights(settings.fid_weights) if settings.fid_weights else None
+        fid = SafeFID(lambda: FID(reference, settings.fid_dims, weights, device))
     check_writable(grid)
+    if fid is not None:
+        fid.prepare()
     if rank() == 0:
         prepare_folder(folder, stems, settings.overwrite)
     barrier()  # until the folder is there
