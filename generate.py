@@ -21,10 +21,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from data import ImageSet, read_image
-from evaluation.fid import FID, SafeFID, image_files
+from data import read_image
+from evaluation.fid import FID, SafeFID
 from evaluation.fid_reference import parse_reference
 from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder, sample_name
+from evaluation.inception import given_weights
 from evaluation.predictions import warn_unconditional
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
@@ -57,10 +58,11 @@ class GenerateSettings:
         batch_size: images sampled together, at least 1; auto is 64 on a CPU, 512 on a GPU. Halved when memory runs out.
         complete: image files to complete, as in --complete a.png b.jpg.
         keep_rows: with --complete: rows to keep, from 1 to below the height of the network's images; half by default.
-        device: auto (CUDA where there is one), cpu, cuda, cuda:1, mps, ...
+        device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
         overwrite: write to a folder that holds files, remove earlier samples (*CLASS_0001.png, ...) from it, and
             replace the grid; other files stay, and so do images that are completed.
-        fid: measure FID against this folder of images, or DATASET:SPLIT such as cpen455:test.
+        fid: measure FID against this folder of images, .npz file of statistics (python -m pytorch_fid --save-stats), or
+            DATASET:SPLIT such as cpen455:test.
         data_dir: where the files of --fid DATASET:SPLIT are; datasets/DATASET by default.
         fid_dims: features of the Inception network, 64, 192, 768 or 2048; values for different dims are not comparable.
         fid_weights: a copy of pytorch-fid's Inception weights; by default the file in torch's cache, downloaded if
@@ -112,13 +114,20 @@ def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
     fid = None
     read: list[str | Path] = [settings.checkpoint, *inputs, *(settings.complete or ())]
     if settings.fid is not None and rank() == 0:
-        reference = parse_reference(settings.fid, net.image_size, settings.data_dir)
-        read += [] if isinstance(reference, ImageSet) else image_files(reference)
-        fid = SafeFID(lambda: FID(reference, settings.fid_dims, settings.fid_weights, device))
+        if len(starts) * len(classes) * settings.per_class < 2:
+            raise UserError("--fid needs two or more images; raise --per_class")
+        reference = parse_reference(settings.fid, net.image_size, settings.data_dir, settings.fid_dims)
+        if os.path.isdir(settings.fid) and folder.resolve().is_relative_to(Path(settings.fid).resolve()):
+            raise UserError(f"--out {printable(folder)} is in the folder of --fid; give another one")
+        read += reference if isinstance(reference, list) else []
+        weights = given_weights(settings.fid_weights) if settings.fid_weights else None
+        fid = SafeFID(lambda: FID(reference, settings.fid_dims, weights, device))
     if os.path.lexists(grid) and not settings.overwrite:
         raise UserError(f"{printable(grid)} exists; give another --out, or --overwrite true to replace it")
     check_inputs([grid], read, "--out", settings.out)
     check_writable(grid)
+    if fid is not None:
+        fid.prepare()
     if rank() == 0:
         check_folder(settings.out)
         each = product(starts, classes, range(settings.per_class))

@@ -1,13 +1,40 @@
-"""The reference of FID: a folder, or a split of a data set."""
+"""The reference of FID: the files of a folder, a split of a data set, or statistics from a file."""
 
+import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from data import DATASETS, ImageSet, load_split
+from PIL import ExifTags, Image
+
+from data import DATASETS, ImageSet, find_images, load_split
 from data.cpen455 import split_folder
-from evaluation.fid import image_files
-from utils.errors import UserError
+from evaluation.fid_statistics import Statistics, load_statistics
+from utils.errors import DataError, UserError
+from utils.files import file_hash
 from utils.text import printable
+
+Reference = ImageSet | list[Path] | Statistics
+
+
+def open_reference(reference: str | Path | Reference, dims: int, name: str = "the reference of FID") -> Reference:
+    """The images of a folder, or the statistics of a file; what is opened already is checked.
+
+    Args:
+        reference: a folder, a .npz file of statistics, or what this function returns.
+        dims: that FID will have, and statistics must have.
+        name: of the reference, in messages.
+
+    Raises DataError for fewer than two images, statistics of other dims, or a file without statistics.
+    """
+    if isinstance(reference, str | Path):
+        reference = load_statistics(reference) if os.path.isfile(reference) else image_files(reference)
+    if isinstance(reference, Statistics):
+        if reference.dims != dims:
+            raise DataError(f"{name} has the statistics of {reference.dims} dimensions, and --fid_dims is {dims}")
+    elif len(reference) < 2:
+        raise DataError(f"{name} has {len(reference)} images; FID needs a reference of two or more")
+    return reference
 
 
 def split_reference(
@@ -22,16 +49,49 @@ def split_reference(
     return load_split(dataset, split, image_size, data_dir)
 
 
-def parse_reference(reference: str, image_size: tuple[int, int], data_dir: str | None) -> Path | ImageSet:
-    """--fid REFERENCE: a folder, or DATASET:SPLIT. Raises UserError, DataError."""
-    if os.path.isdir(reference):
-        if not image_files(reference):
-            raise UserError(f"--fid {printable(reference)} has no images; give a folder with images")
-        return Path(reference)
+def parse_reference(reference: str, image_size: tuple[int, int], data_dir: str | None, dims: int) -> Reference:
+    """--fid REFERENCE: a folder, a .npz file of statistics, or DATASET:SPLIT. Raises UserError, DataError."""
     dataset, colon, split = reference.partition(":")
-    if not colon or dataset not in DATASETS:
-        raise UserError(
-            f"--fid {printable(reference)} is neither a folder nor a split of a data set; "
-            f"give a folder of images, or DATASET:SPLIT as in cpen455:test (data sets: {', '.join(DATASETS)})"
-        )
-    return split_reference(dataset, split, image_size, data_dir)
+    found: str | Path | ImageSet = reference
+    if not os.path.isdir(reference) and not os.path.isfile(reference):
+        if not colon or dataset not in DATASETS:
+            raise UserError(
+                f"--fid {printable(reference)} is no folder, no file and no split of a data set; give a folder of "
+                "images, a .npz file that pytorch-fid saved, or DATASET:SPLIT as in cpen455:test "
+                f"(data sets: {', '.join(DATASETS)})"
+            )
+        found = split_reference(dataset, split, image_size, data_dir)
+    return open_reference(found, dims, f"--fid {printable(reference)}")
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The images in a folder and below that pytorch-fid reads, sorted. Raises DataError."""
+    from pytorch_fid.fid_score import IMAGE_EXTENSIONS
+
+    if not os.path.isdir(folder):
+        raise DataError(f"{printable(folder)}: no such folder")
+    files = [file for file in find_images(folder) if file.suffix[1:].lower() in IMAGE_EXTENSIONS]
+    return [file for file in files if file.is_file()]  # opening a pipe would block
+
+
+def content_hash(reference: ImageSet | Sequence[Path]) -> str:
+    """sha256 of a split's pixels, or of the bytes of files: their names and order do not matter."""
+    if isinstance(reference, ImageSet):
+        pixels = reference.images.contiguous()
+        return hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.numpy().tobytes()).hexdigest()
+    return hashlib.sha256("".join(sorted(map(file_hash, reference))).encode()).hexdigest()
+
+
+def count_rotated(files: Sequence[Path]) -> int:
+    """How many image files FID reads in another orientation than training, which applies that of EXIF."""
+    return sum(map(is_rotated, files))
+
+
+def is_rotated(file: Path) -> bool:
+    try:
+        with Image.open(file) as image:
+            # the base class's, as that of PNG would decode the pixels; TIFF files are turned as they are decoded
+            exif = Image.Image.getexif(image)
+            return image.format != "TIFF" and exif.get(ExifTags.Base.Orientation) in range(2, 9)
+    except Exception:  # broken EXIF rotates nothing, and a damaged image is told where its pixels are read
+        return False

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import DATASETS, load_split
-from evaluation.fid import gaussian
+from evaluation.fid_statistics import gaussian
 from evaluation.generation import draw_images
 from evaluation.images import check_data_set
 from model import PRETRAINED, load_checkpoint
 from utils.arguments import parse_settings
 from utils.device import pick_device
-from utils.errors import UserError
+from utils.errors import DataError, UserError
 from utils.script import run_script
 from utils.text import printable
 from utils.values import PathName, Seed
@@ -69,8 +69,10 @@ def main(argv: list[str] | None = None) -> int:
     if dataset not in DATASETS:
         raise UserError(f"--reference {printable(settings.reference)}: give DATASET:SPLIT, as in cpen455:test")
     splits = [load_split(dataset, name, net.image_size, settings.data_dir) for name in (split, settings.real)]
-    for part in splits:
+    for name, part in zip((split, settings.real), splits, strict=True):
         check_data_set(part, net)
+        if len(part) < 2:
+            raise DataError(f"{dataset}:{name} has {len(part)} images; the distance needs two or more")
     reference, real = (part.images for part in splits)
     noise = torch.Generator().manual_seed(settings.seed)
     count = -(-len(real) // net.num_classes)

@@ -1,5 +1,8 @@
 """generate.py through its command line."""
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -66,18 +69,23 @@ def reference(tmp_path):
     return tmp_path / "data"
 
 
-def test_fid_against_a_folder_and_a_split(checkpoint, reference, hub, tmp_path, capsys):
-    scores = []
-    for number, flags in enumerate((["--fid", str(reference / "test")], ["--fid", "folder:test"])):
+def test_fid_against_a_folder_a_split_and_saved_statistics(checkpoint, reference, hub, tmp_path, capsys):
+    from pytorch_fid.fid_score import save_fid_stats
+
+    scores, saved = [], str(tmp_path / "statistics.npz")
+    save_fid_stats([str(reference / "test" / "owl"), saved], 5, "cpu", 64, num_workers=0)
+    for number, given in enumerate((str(reference / "test"), "folder:test", saved)):
+        flags = ["--fid", given]
         flags += ["--fid_dims", "64", "--data_dir", str(reference), "--per_class", "2", "--device", "cpu"]
         assert len(drawn(checkpoint, tmp_path / f"s{number}", *flags)) == 6
         out, err = capsys.readouterr()
         (line,) = (line for line in out.splitlines() if "pytorch-fid" in line)
         name, score = line.split()[:2]
         assert name == "frechet_distance_unofficial_weights" and "not the official weights" in err
-        assert f"dims 64, 6 images against the 5 of {flags[1]}" in line and "6726825d" in line
+        them = "statistics" if given == saved else 5
+        assert f"dims 64, 6 images against the {them} of {given}" in line and "6726825d" in line
         scores.append(float(score))
-    assert scores[0] > 0.1 and scores[0] == pytest.approx(scores[1], rel=0.05)
+    assert scores[0] > 0.1 and scores == pytest.approx([scores[0]] * 3, rel=0.05)
 
 
 def test_fid_without_weights_costs_no_draws(checkpoint, reference, empty_hub, tmp_path, capsys):
@@ -113,6 +121,41 @@ def test_a_mistake_gets_one_line(checkpoint, tmp_path, capsys, flags, word):
     lines = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and word in lines[0]
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ("--fid ONE", "two or more"),
+        ("--fid FIVE --per_class 1 --classes owl", "raise --per_class"),
+        ("--fid STATISTICS", "192 dimensions, and --fid_dims is 64"),
+        ("--fid HALF", "no statistics of FID"),
+        ("--fid FIVE --fid_weights nowhere.pth", "nowhere.pth"),
+        ("--fid OUT --overwrite true", "in the folder of --fid"),
+        ("--fid DAMAGED", "damaged.png"),
+    ],
+)
+def test_what_fid_cannot_be_measured_with_is_told_before_anything_is_drawn(
+    checkpoint, reference, hub, tmp_path, capsys, monkeypatch, flags, word
+):
+    monkeypatch.setattr(generate, "draw_images", lambda *_, **__: pytest.fail("drawn"))
+    five, out = reference / "test", tmp_path / "s"
+    for name, count in (("one", 1), ("damaged", 2), ("s", 2)):
+        (tmp_path / name).mkdir()
+        for file in sorted((five / "owl").iterdir())[:count]:
+            shutil.copy(file, tmp_path / name / f"dog_{file.stem:>04}.png")
+    (tmp_path / "damaged" / "damaged.png").write_bytes(b"junk")
+    np.savez(tmp_path / "statistics.npz", mu=np.zeros(192), sigma=np.eye(192))
+    (tmp_path / "half.npz").write_bytes((tmp_path / "statistics.npz").read_bytes()[:999])
+    places = {"ONE": tmp_path / "one", "DAMAGED": tmp_path / "damaged", "OUT": out, "FIVE": five}
+    places |= {"STATISTICS": tmp_path / "statistics.npz", "HALF": tmp_path / "half.npz"}
+    argv = [str(places.get(flag, flag)) for flag in flags.split()]
+    argv = ["--checkpoint", str(checkpoint), "--out", str(out), "--fid_dims", "64", "--device", "cpu", *argv]
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: generate.main(argv))
+    *_, line = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and line.startswith("error: ") and word in line
+    assert len(list(out.iterdir())) == 2  # nothing of an earlier run is removed
 
 
 def test_completions_keep_the_rows_exactly(checkpoint, tmp_path):

@@ -1,5 +1,6 @@
 """The rows of a table of results: python -m training.results RUN_DIR..."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

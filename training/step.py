@@ -17,7 +17,7 @@ from training.optimization import MovingAverage, make_optimizer
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.cuda_graph import GraphedFunction
-from utils.distributed import all_mean, world_size
+from utils.distributed import all_mean, is_loss, world_size
 from utils.errors import UserError, summary
 from utils.memory import out_of_memory
 from utils.precision import autocast
@@ -127,7 +127,7 @@ class TrainingStep:
                     f"a batch of {len(images)} does not fit in the memory of {self.device}: "
                     "lower --batch_size (or --nr_filters, --nr_resnet, --negatives)"
                 ) from None
-            if self.uncompiled is None or self._capturing:  # compiled before the capture
+            if self.uncompiled is None or self._capturing or is_loss(error):  # compiled before the capture
                 raise
             reason = summary(error)
             if world_size() > 1:  # gradients may be on their way already

@@ -28,7 +28,7 @@ from training.state import TrainingState
 from training.step import StepSums, TrainingStep
 from training.tracking import Tracker
 from utils.device import cudnn_benchmark, pick_device
-from utils.distributed import all_max, rank, world_size
+from utils.distributed import all_max, barrier, is_loss, loss_message, rank, world_size
 from utils.errors import UserError
 from utils.precision import pick_precision
 from utils.signals import Interrupted, Interruption
@@ -90,7 +90,8 @@ class Trainer:
     def run(self, folder: RunFolder, tracker: Tracker | None = None) -> None:
         """Train all epochs that are left.
 
-        Raises Interrupted after SIGTERM or Ctrl-C, when last.pt is written; UserError where training cannot continue.
+        Raises Interrupted after SIGTERM or Ctrl-C, and UserError where another process is lost, when last.pt is
+        written; UserError where training cannot continue.
         """
         self.folder, self.tracker = folder, tracker or Tracker()
         self.last_save = time.monotonic()
@@ -101,14 +102,24 @@ class Trainer:
                 if state.total_steps == 0:
                     self.save_last()  # from now on the folder holds a checkpoint, whatever happens
                 while state.epoch <= self.settings.max_epochs:
+                    barrier()  # unlike a step, waits for as long as the main process starts up or draws samples
                     self.run_epoch(samples)
             except Interrupted as stop:
-                saved = "" if self.save_last() else " from the last checkpoint that could be written"
-                command = f"python pcnn_train.py --resume {shlex.quote(printable(folder.path))}"
-                where = f"stopped at epoch {state.epoch} after step {state.total_steps}"
-                raise Interrupted(stop.signum, f"{where}; to resume{saved}: {command}") from None
+                raise Interrupted(stop.signum, self.save_and_stop()) from None
+            except RuntimeError as error:
+                if not is_loss(error):
+                    raise
+                # no weight has changed in a step that waits for other processes
+                raise UserError(f"{loss_message(error)}; {self.save_and_stop()}") from None
         if rank() == 0 and state.best is None:
             raise UserError(f"no checkpoint could be written to {printable(folder.path)}; free some space")
+
+    def save_and_stop(self) -> str:
+        """Write last.pt; returns where training stopped and how to resume it."""
+        state, folder = self.state, printable(self.folder.path)
+        saved = "" if self.save_last() else " from the last checkpoint that could be written"
+        command = f"python pcnn_train.py --resume {shlex.quote(folder)}"
+        return f"stopped at epoch {state.epoch} after step {state.total_steps}; to resume{saved}: {command}"
 
     def run_epoch(self, samples: TrainingSamples | None) -> None:
         """The steps that are left of an epoch, then evaluation, checkpoints, samples and the report."""

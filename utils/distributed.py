@@ -1,6 +1,7 @@
 """Distributed runs under torchrun: process group, ranks and communication."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,9 +10,16 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from utils.errors import UserError, reason
+
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=6)  # the others wait while the main process draws samples and measures FID
+# A process waits this long for the others before it takes them for lost: in a training step, where all are equally
+# fast, and elsewhere, where the main process may draw samples, measure FID or download data first.
+STEP_PATIENCE = timedelta(minutes=10)
+PATIENCE = timedelta(hours=6)
+
+_patient: Any = None  # the dist.ProcessGroup for waits of the second kind
 
 
 def rank() -> int:
@@ -26,18 +34,40 @@ def world_size() -> int:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the process group if torchrun started several processes: NCCL between GPUs, Gloo between CPUs."""
+    """Join the process group if torchrun started several processes: NCCL between GPUs, Gloo between CPUs.
+
+    Raises UserError where another process is lost.
+    """
+    global _patient
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     # has the same value in all processes of a machine
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=STEP_PATIENCE)
+        _patient = dist.new_group(timeout=PATIENCE, backend="gloo")
         yield
-        dist.barrier()  # a process that exits early breaks the others' connections
+        barrier()  # a process that exits early breaks the others' connections
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        raise UserError(loss_message(error)) from None
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        _patient = None
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error means that another process has ended, cannot be reached or does not answer."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+
+
+def loss_message(error: BaseException) -> str:
+    """One line for the user about an error that `is_loss`."""
+    why = re.sub(r"^\[\S+\] |(\. This is|\. Check the) .*", "", reason(error))  # Gloo's source file and its guesses
+    return f"another process has ended or cannot be reached ({why}); its own messages may say why"
 
 
 def gather(value: T) -> list[T]:
@@ -45,7 +75,7 @@ def gather(value: T) -> list[T]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_patient)
     return values
 
 
@@ -54,14 +84,14 @@ def from_main(value: T) -> T:
     if world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values)
+    dist.broadcast_object_list(values, group=_patient)
     return values[0]
 
 
 def barrier() -> None:
-    """Wait for all processes."""
+    """Wait for all processes, up to PATIENCE."""
     if world_size() > 1:
-        dist.barrier()
+        dist.barrier(group=_patient)
 
 
 def shared_batches(count: int, batch_size: int, first: int = 0) -> list[range]:

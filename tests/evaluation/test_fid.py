@@ -6,11 +6,12 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from data import ImageSet
 from evaluation import inception
 from evaluation.fid import FID, SafeFID
-from evaluation.fid_reference import parse_reference, split_reference
+from evaluation.fid_reference import count_rotated, parse_reference, split_reference
 from plots.images import write_png
 from utils.errors import DataError, UserError
 from utils.files import file_hash
@@ -181,15 +182,95 @@ def test_randomness_of_the_run_is_left_alone(hub, digits):
 
 
 def test_references_by_name(own_folder, tmp_path):
-    assert parse_reference(str(own_folder), (8, 8), None) == own_folder
-    assert parse_reference("digits:validation", (8, 8), None).images.shape == (360, 1, 8, 8)
-    assert len(parse_reference("folder:test", (8, 8), str(own_folder))) == 6
+    assert len(parse_reference(str(own_folder), (8, 8), None, 64)) == 18
+    assert parse_reference("digits:validation", (8, 8), None, 64).images.shape == (360, 1, 8, 8)
+    assert len(parse_reference("folder:test", (8, 8), str(own_folder), 64)) == 6
     (tmp_path / "empty").mkdir()
-    for wrong in ("nowhere", "cow:test", str(tmp_path / "empty")):
-        with pytest.raises(UserError, match=r"--fid .*(nowhere|cow|empty)"):
-            parse_reference(wrong, (8, 8), None)
+    for wrong in ("nowhere", "cow:test", "gone.npz", str(tmp_path / "empty")):
+        with pytest.raises(UserError, match=r"--fid .*(nowhere|cow|gone|empty)"):
+            parse_reference(wrong, (8, 8), None, 64)
     with pytest.raises(DataError, match="validation"):
-        parse_reference("digits:test", (8, 8), None)
+        parse_reference("digits:test", (8, 8), None, 64)
+
+
+def test_statistics_that_pytorch_fid_saved_are_a_reference(hub, digits, tmp_path, batch_sizes, write_folder):
+    from pytorch_fid.fid_score import save_fid_stats
+
+    folder, file = write_folder(digits.images[:12], tmp_path / "reference"), tmp_path / "statistics.npz"
+    save_fid_stats([str(folder), str(file)], 12, "cpu", 64, num_workers=0)
+    batch_sizes.clear()
+    reference = parse_reference(str(file), (8, 8), None, 64)
+    for given in (reference, file, str(file)):
+        safe = SafeFID(lambda given=given: FID(given, 64))
+        measured = safe.measure(lambda: noisy(digits.images[:12], 30))
+    assert batch_sizes == [12] * 3 and not (hub / "fid_statistics").exists()  # the images alone, and nothing is cached
+    assert measured[UNOFFICIAL] == pytest.approx(FID(folder, 64).score(noisy(digits.images[:12], 30)), rel=1e-3)
+    assert measured[UNOFFICIAL] > 0.01
+    assert "12 images against the statistics of X, weights" in safe.describe(measured, 12, "X")
+
+
+RIGHT = {"mu": np.zeros(64), "sigma": np.eye(64)}
+WRONG_STATISTICS = {
+    "other dims": ({"mu": np.zeros(192), "sigma": np.eye(192)}, "192 dimensions, and --fid_dims is 64"),
+    "no sigma": ({"mu": np.zeros(64)}, "sigma is not a file"),
+    "another shape": (RIGHT | {"sigma": np.zeros(64)}, r"mu has shape \(64,\) and sigma \(64,\)"),
+    "not finite": (RIGHT | {"mu": np.full(64, np.nan)}, "not finite"),
+    "text": (RIGHT | {"mu": np.full(64, "x")}, "Cannot cast"),
+    "pickled": (RIGHT | {"mu": np.full(64, None)}, "allow_pickle"),
+    "half": (None, "not a .npz file"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_STATISTICS)
+def test_wrong_statistics_are_one_line_before_weights_are_looked_for(empty_hub, tmp_path, capsys, wrong):
+    arrays, words = WRONG_STATISTICS[wrong]
+    file = tmp_path / "statistics.npz"
+    np.savez(file, **(arrays or RIGHT))
+    if arrays is None:
+        file.write_bytes(file.read_bytes()[:1000])
+    for read in (lambda: FID(file, 64), lambda: parse_reference(str(file), (8, 8), None, 64)):
+        with pytest.raises(DataError, match=words) as caught:
+            read()
+        assert "\n" not in str(caught.value) and "stat" in str(caught.value)
+    assert capsys.readouterr().err == "" and not empty_hub.exists()
+
+
+def test_a_reference_of_one_image_is_refused_before_weights_are_looked_for(empty_hub, digits, tmp_path, write_folder):
+    folder = write_folder(digits.images[:1], tmp_path / "one")
+    for reference in (folder, first(digits, 1)):
+        with pytest.raises(DataError, match="1 images; FID needs a reference of two or more"):
+            FID(reference, 64)
+    with pytest.raises(DataError, match=r"--fid .*one has 1 images"):
+        parse_reference(str(folder), (8, 8), None, 64)
+    assert not empty_hub.exists()
+
+
+def test_rotated_files_are_counted_and_read_as_pytorch_fid_reads_them(hub, tmp_path, capsys):
+    from pytorch_fid.fid_score import calculate_fid_given_paths
+
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    orientations = {"none.jpg": None, "1.jpg": 1, "6.jpg": 6, "8.png": 8, "3.tif": 3, "9.jpg": 9, "6.webp": 6}
+    for number, (name, orientation) in enumerate(orientations.items()):
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[ExifTags.Base.Orientation] = orientation
+        half = Image.linear_gradient("L").resize((40, 40)).point(lambda level, by=number: level // 2 + 8 * by)
+        half.save(folder / name, exif=exif)
+    (folder / "damaged.jpg").write_bytes(b"junk")
+    assert count_rotated(sorted(folder.iterdir())) == 3  # 6.jpg, 8.png, 6.webp; a TIFF file is turned by Pillow itself
+    (folder / "damaged.jpg").unlink()
+    fid = FID(folder, 64)
+    capsys.readouterr()
+    drawn = folder.with_name("drawn")
+    drawn.mkdir()
+    for number in range(3):
+        Image.effect_noise((40, 40), 40 + number).save(drawn / f"{number}.png")
+    ours = [fid.score(sorted(drawn.iterdir())), FID(folder, 64).score(sorted(drawn.iterdir()))]
+    err = capsys.readouterr().err  # said from the cache too
+    assert err.count("3 of the 7 files of FID's reference have an orientation in their EXIF data") == 2
+    theirs = calculate_fid_given_paths([str(drawn), str(folder)], 7, "cpu", 64, num_workers=0)
+    assert ours == pytest.approx([theirs] * 2, rel=1e-3)
 
 
 def test_cpen455_test_is_its_folder_as_published(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from evaluation import pixel_distance as distance
 from evaluation.pixel_distance import pixel_distance
 from model import PixelCNN, save_checkpoint
-from utils.errors import UserError
+from utils.errors import DataError, UserError
 
 
 def test_the_distance_is_0_to_itself_and_grows_with_noise():
@@ -40,3 +40,14 @@ def test_side_by_side_on_the_digits(tmp_path, capsys):
         distance.main(["--reference", "digits:train"])
     with pytest.raises(UserError, match="seed"):
         distance.main(["--checkpoint", checkpoint, "--seed", "-1"])
+
+
+def test_a_reference_of_one_image_is_refused_before_anything_is_drawn(digits, tmp_path, write_folder, monkeypatch):
+    monkeypatch.setattr(distance, "draw_images", lambda *_, **__: pytest.fail("drawn"))
+    checkpoint = str(tmp_path / "net.pt")
+    save_checkpoint(checkpoint, PixelCNN(1, 4, 1, 3, 2), image_size=(8, 8), class_names=("a", "b"), dataset="folder")
+    for split, name in (("train", "a"), ("train", "b"), ("validation", "a"), ("validation", "b"), ("test", "a")):
+        write_folder(digits.images[:1], tmp_path / "own" / split / name)
+    flags = ["--checkpoint", checkpoint, "--reference", "folder:test", "--data_dir", str(tmp_path / "own")]
+    with pytest.raises(DataError, match="folder:test has 1 images"):
+        distance.main(flags)
