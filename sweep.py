@@ -13,9 +13,10 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from tuning.database import hide_password, open_storage, sqlite_url
 from tuning.report import write_report
 from tuning.runner import run_sweep
-from tuning.study import load_study, open_storage, sqlite_url
+from tuning.study import load_study
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, read_sweep
 from utils.arguments import parse_flags
 from utils.errors import UserError
@@ -49,7 +50,10 @@ def parse(argv: list[str]) -> Namespace:
     parser.add_argument("--study", type=str, help="name of the study; by default the name of the sweep file")
     parser.add_argument("--save_dir", type=str, default="sweeps", help="folder of the studies and their runs")
     parser.add_argument(
-        "--storage", type=str, metavar="URL", help="database shared by several machines, as in postgresql://..."
+        "--storage",
+        type=str,
+        metavar="URL",
+        help="database shared by several machines, as postgresql+psycopg://user:password@host/database",
     )
     arguments = parse_flags(parser, argv)
     if (arguments.sweep is None) == (arguments.report is None):
@@ -59,6 +63,13 @@ def parse(argv: list[str]) -> Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        return run(argv)
+    except UserError as error:  # as of a URL with a misspelt flag
+        raise UserError(hide_password(str(error))) from None
+
+
+def run(argv: list[str]) -> int:
     end = argv.index("--") if "--" in argv else len(argv)
     arguments, flags = parse(argv[:end]), argv[end + 1 :]
     if arguments.report:
@@ -79,19 +90,24 @@ def main(argv: list[str] | None = None) -> int:
     url = arguments.storage or sqlite_url(database)
     try:
         with sweep.interruption:
-            study = run_sweep(sweep, name, open_storage(url), arguments.trials)
+            study = run_sweep(sweep, name, open_storage(url, sweep.interruption), arguments.trials)
     except KeyboardInterrupt:
-        print(f"stopped; to resume: python sweep.py {shlex.join(argv)}", file=sys.stderr)
+        print(f"stopped; to resume: python sweep.py {shown(argv)}", file=sys.stderr)
         return 128 + (sweep.interruption.signum or signal.SIGINT)
     if all(trial.state.name != "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         print("no trial completed", file=sys.stderr)
         return 1
     print(f"best {file.metric} {study.best_value:.4f}: trial {study.best_trial.number}, {folder}")
-    where = f" --storage {shlex.quote(arguments.storage)}" if arguments.storage else ""
+    where = ["--storage", arguments.storage] if arguments.storage else []
     if arguments.save_dir != "sweeps":
-        where += f" --save_dir {shlex.quote(arguments.save_dir)}"
-    print(f"to report: python sweep.py --report {shlex.quote(name)}{where}")
+        where += ["--save_dir", arguments.save_dir]
+    print(f"to report: python sweep.py {shown(['--report', name, *where])}")
     return 0
+
+
+def shown(argv: list[str]) -> str:
+    """A command line to copy; a password has to be filled in again."""
+    return shlex.join(hide_password(argument) for argument in argv)
 
 
 if __name__ == "__main__":
