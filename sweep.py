@@ -11,9 +11,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuning.database import hide_password, open_storage, sqlite_url
 from tuning.report import write_report
 from tuning.runner import run_sweep
-from tuning.study import load_study, open_storage, sqlite_url
+from tuning.study import load_study
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, read_sweep
 from utils.arguments import parse_settings, repeat_flag
 from utils.errors import UserError
@@ -38,7 +39,7 @@ class SweepSettings:
         out: folder of the report; by default SAVE_DIR/STUDY/report.
         study: name of the study; by default the name of the sweep file.
         save_dir: folder of the studies and their runs.
-        storage: URL of a database shared by several machines, as in postgresql://...
+        storage: database shared by several machines, as postgresql+psycopg://user:password@host/database
     """
 
     sweep: PathName | None = None
@@ -65,6 +66,13 @@ def parse(argv: list[str]) -> SweepSettings:
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        return run(argv)
+    except UserError as error:  # as of a URL with a misspelt flag
+        raise UserError(hide_password(str(error))) from None
+
+
+def run(argv: list[str]) -> int:
     end = argv.index("--") if "--" in argv else len(argv)
     arguments, flags = parse(argv[:end]), argv[end + 1 :]
     if arguments.report:
@@ -86,19 +94,24 @@ def main(argv: list[str] | None = None) -> int:
     url = arguments.storage or sqlite_url(database)
     try:
         with sweep.interruption:
-            study = run_sweep(sweep, name, open_storage(url), arguments.trials)
+            study = run_sweep(sweep, name, open_storage(url, sweep.interruption), arguments.trials)
     except KeyboardInterrupt:
-        print(f"stopped; to resume: python sweep.py {shlex.join(argv)}", file=sys.stderr)
+        print(f"stopped; to resume: python sweep.py {shown(argv)}", file=sys.stderr)
         return 128 + (sweep.interruption.signum or signal.SIGINT)
     if all(trial.state.name != "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         print("no trial completed", file=sys.stderr)
         return 1
     print(f"best {file.metric} {study.best_value:.4f}: trial {study.best_trial.number}, {folder}")
-    where = f" --storage {shlex.quote(arguments.storage)}" if arguments.storage else ""
+    where = ["--storage", arguments.storage] if arguments.storage else []
     if arguments.save_dir != "sweeps":
-        where += f" --save_dir {shlex.quote(arguments.save_dir)}"
-    print(f"to report: python sweep.py --report {shlex.quote(name)}{where}")
+        where += ["--save_dir", arguments.save_dir]
+    print(f"to report: python sweep.py {shown(['--report', name, *where])}")
     return 0
+
+
+def shown(argv: list[str]) -> str:
+    """A command line to copy; a password has to be filled in again."""
+    return shlex.join(hide_password(argument) for argument in argv)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The report of a study: table of trials, best settings as YAML, figures, and an ablation over fusions and seeds."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import yaml
 
 from evaluation.metrics import METRICS
 from plots.sweeps import Curve, plot_ablation, plot_curves, plot_importance, plot_parallel
-from tuning.analysis import TrialRow, ablation, correlations, setting_importances, trial_rows
+from tuning.analysis import STATES, TrialRow, ablation, correlations, setting_importances, trial_rows
 from utils.console import notify
 from utils.errors import UserError, reason
 from utils.files import atomic_write, check_folder
@@ -22,13 +23,21 @@ TITLES = {key: metric.title for key, metric in METRICS.items()}
 
 
 def write_report(study: "Study", folder: str | Path) -> list[Path]:
-    """Write the report of the trials so far; returns the files. Raises UserError if no trial has completed."""
+    """Write the report of the trials so far; returns the files.
+
+    Raises UserError if no trial has completed; failures are listed first.
+    """
     spec = study.user_attrs["sweep"]
     metric, names = spec["metric"], list(spec["parameters"])
     rows = trial_rows(study)
     complete = [row for row in rows if row.state == "complete"]
     if not complete:
-        raise UserError(f"no trial of {study.study_name} has completed; there is nothing to report")
+        for line in failures(rows):
+            notify(line)
+        names = [trial.state.name for trial in study.get_trials(deepcopy=False)]
+        counts = Counter(STATES.get(name, name.lower()) for name in names)
+        states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
+        raise UserError(f"no trial of {study.study_name} has completed, there is nothing to report (trials: {states})")
     check_folder(folder)
     folder = Path(folder)
     table, best, curves = folder / "table.md", folder / "best.yaml", folder / "curves.png"
@@ -46,6 +55,15 @@ def write_report(study: "Study", folder: str | Path) -> list[Path]:
         plot_ablation(groups, titles, folder / "ablation.png")
         written += [folder / "ablation.md", folder / "ablation.png"]
     return written
+
+
+def failures(rows: Sequence[TrialRow]) -> list[str]:
+    """A line for each reason of failure, with the trials that it is of."""
+    trials: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: row.number):
+        if row.failure:
+            trials.setdefault(row.failure, []).append(str(row.number))
+    return [f"trial {', '.join(numbers)} failed: {reason}" for reason, numbers in trials.items()]
 
 
 def plot_settings(

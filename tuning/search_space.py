@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ DISTRIBUTIONS: dict[str, dict[str, Any]] = {  # name in W&B -> its keys and thei
     "beta": BETA,
     "q_beta": BETA | QUANTISED,
 }
+MANY = 10_000  # values that are not listed
 MARGIN = 1e-6  # quantile levels are sampled from [MARGIN, 1 - MARGIN]: a normal quantile is infinite at 0 and 1
 
 
@@ -81,6 +83,15 @@ class Parameter:
         else:
             value = self.quantile(trial.suggest_float(f"{self.name} quantile", MARGIN, 1 - MARGIN))
         return quantise(value, options["q"]) if "q" in options else value
+
+    def choices(self) -> Sequence[Value] | None:
+        """All values, where these are few enough to be listed and Optuna's own; else None."""
+        if self.distribution == "categorical":
+            return self.options["values"]
+        low, high = self.options.get("min", 0), self.options.get("max", 0)
+        if self.distribution == "int_uniform" and high - low < MANY:
+            return range(low, high + 1)
+        return None
 
     def bounds(self) -> tuple[float, float, bool]:
         """Lowest and highest value, and whether the distribution is uniform in the logarithm."""
@@ -130,14 +141,14 @@ def quantise(value: float, q: float) -> float:
 
 def parse_parameter(name: str, options: Any) -> Parameter:
     """Parse one entry of ``parameters`` of a sweep file. Raises UserError that names the entry."""
+    if isinstance(options, dict) and "parameters" in options:
+        raise UserError(f"parameters: {name} is nested; nested settings are not supported, name each under parameters")
     if name not in {field.name for field in dataclasses.fields(TrainSettings)}:
         raise UserError(f"parameters: pcnn_train.py has no setting {name} (see its --help)")
     if name in tagged("folder"):
         raise UserError(f"parameters: {name} cannot be swept; sweep.py makes a folder for every trial")
     if not isinstance(options, dict):
         raise UserError(f"{name}: give a mapping, as in {name}: {{values: [1, 2]}}")
-    if "parameters" in options:
-        raise UserError(f"{name}: the key parameters is not supported; settings are not nested")
     options = {key: parse_scientific(value) for key, value in options.items()}
     distribution = options.pop("distribution", None) or infer_distribution(name, options)
     if not isinstance(distribution, str) or distribution not in DISTRIBUTIONS:

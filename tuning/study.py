@@ -1,64 +1,23 @@
-"""Optuna studies of sweeps: storage, sampler, pruner, and recovery of interrupted trials."""
+"""Optuna studies of sweeps: opening, sampling, and recovery of interrupted trials."""
 
+import itertools
 import json
+import random
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna import Study
+from optuna.trial import FrozenTrial
 
 from training.settings import TrainSettings, tagged
+from tuning.database import GRACE_PERIOD, open_storage, sqlite_url
+from tuning.stopping import make_pruner
 from tuning.sweep_file import Sweep
 from utils.errors import UserError
 from utils.signals import Interruption
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
-    from optuna.storages import RDBStorage
-    from optuna.trial import FrozenTrial
-
-HEARTBEAT = 10  # seconds between the heartbeats of a running trial
-GRACE_PERIOD = 30  # seconds without a heartbeat after which a running trial counts as interrupted
-
-
-def sqlite_url(path: Path) -> str:
-    """The database URL of a local SQLite file."""
-    return f"sqlite:///{path}"
-
-
-def open_storage(url: str) -> "RDBStorage":
-    """Open the Optuna storage at a database URL and create missing tables. Raises UserError."""
-    import optuna
-    from sqlalchemy.exc import DatabaseError
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # sweep.py prints its own line per trial
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    for retries in (3, 2, 1, 0):
-        try:
-            return optuna.storages.RDBStorage(
-                url,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE_PERIOD,
-                heartbeat_stale_trial_callback=retry_stale_trial,
-            )
-        except Exception as error:  # from SQLAlchemy, a driver or a missing driver: all concern the URL
-            if retries and isinstance(error, DatabaseError):
-                time.sleep(1)  # another machine may be creating the same tables
-                continue
-            message = str(error).strip().splitlines()[0]  # the SQL statement and a link follow
-            raise UserError(f"the database {hide_password(url)} cannot be opened ({message})") from None
-    raise AssertionError("the last attempt returns or raises")
-
-
-def hide_password(url: str) -> str:
-    from sqlalchemy.engine import make_url
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except Exception:  # an invalid URL may still contain a password
-        return "of --storage"
 
 
 def of_every_machine(fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,14 +25,14 @@ def of_every_machine(fixed: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fixed.items() if key not in tagged("machine")}
 
 
-def open_study(sweep: Sweep, name: str, storage: Any) -> "Study":
+def open_study(sweep: Sweep, name: str, storage: optuna.storages.BaseStorage) -> Study:
     """Open or create the study ``name``. Raises UserError if an existing study has another search."""
-    import optuna
-
-    study = optuna.create_study(
-        study_name=name, storage=storage, direction=sweep.file.goal, load_if_exists=True, pruner=make_pruner(sweep)
-    )
     file = sweep.file
+    epochs: Any = sweep.fixed.get("max_epochs", TrainSettings.max_epochs)
+    pruner = make_pruner(None if sweep.prune else file.hyperband, epochs)
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction=file.goal, load_if_exists=True, pruner=pruner
+    )
     fixed = of_every_machine(sweep.fixed)
     spec = {
         "method": file.method, "metric": file.metric, "goal": file.goal, "parameters": file.raw, "fixed": fixed,
@@ -92,7 +51,7 @@ def open_study(sweep: Sweep, name: str, storage: Any) -> "Study":
     return study
 
 
-def load_study(name: str, save_dir: Path, url: str | None = None) -> "Study":
+def load_study(name: str, save_dir: Path, url: str | None = None) -> Study:
     """Load a study of sweep.py.
 
     Args:
@@ -100,15 +59,13 @@ def load_study(name: str, save_dir: Path, url: str | None = None) -> "Study":
         save_dir: folder of the .db files.
         url: a database to use instead of these files.
 
-    Raises UserError if there is no such study.
+    Raises UserError if there is no such study, or no such database, which is not created.
     """
-    import optuna
-
     file = Path(name) if name.endswith(".db") else save_dir / f"{name}.db"
     if url is None and not file.is_file():
         found = ", ".join(sorted(path.stem for path in save_dir.glob("*.db"))) or "none"
         raise UserError(f"there is no study {name} ({file} is missing; studies of {save_dir}: {found})")
-    storage = open_storage(url or sqlite_url(file))
+    storage = open_storage(url or sqlite_url(file), create=False)
     names = sorted(optuna.get_all_study_names(storage))
     wanted = file.stem if name.endswith(".db") else name
     if wanted not in names and len(names) == 1 and url is None:
@@ -121,51 +78,55 @@ def load_study(name: str, save_dir: Path, url: str | None = None) -> "Study":
     return study
 
 
-def make_pruner(sweep: Sweep) -> "BasePruner":
-    """Prune a trial whose best value so far is worse than the median of the others, after a quarter of its epochs."""
-    import optuna
-
-    epochs: Any = sweep.fixed.get("max_epochs", TrainSettings.max_epochs)
-    return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs // 4)
-
-
-def make_sampler(sweep: Sweep, trial_number: int) -> "BaseSampler":
-    """The sampler of a trial; bayes and random are seeded per trial, so that a resumed sweep repeats no sample."""
-    import optuna
-
-    if sweep.file.method == "grid":
-        space = {parameter.name: parameter.options["values"] for parameter in sweep.file.parameters}
-        return optuna.samplers.GridSampler(space, seed=sweep.seed)
+def make_sampler(sweep: Sweep, trial_number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of a trial, seeded per trial, so that a resumed sweep repeats no sample."""
     seed = (sweep.seed * 1_000_003 + trial_number) % 2**32
-    if sweep.file.method == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+    if sweep.file.method == "bayes":
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+    return optuna.samplers.RandomSampler(seed=seed)  # of a grid, all settings are queued
 
 
-def count_trials(study: "Study") -> int:
+def queue_untried(study: Study, sweep: Sweep) -> None:
+    """Queue one combination of a finite search that no trial has, unless a trial is queued or none is left."""
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state.name == "WAITING" for trial in trials):
+        return
+    names = [parameter.name for parameter in sweep.file.parameters]
+    given = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in trials]
+    tried = {tuple(settings.get(name) for name in names) for settings in given if settings}
+    every = itertools.product(*(parameter.choices() or () for parameter in sweep.file.parameters))
+    if untried := [values for values in every if values not in tried]:
+        values = random.Random(sweep.seed + len(trials)).choice(untried)
+        study.enqueue_trial(dict(zip(names, values, strict=True)), skip_if_exists=True)
+
+
+def count_trials(study: Study) -> int:
     """The number of trials that are finished or running; interrupted ones do not count, as they are run again."""
     trials = study.get_trials(deepcopy=False)
     return sum(trial.state.name != "WAITING" and not is_interrupted(trial) for trial in trials)
 
 
-def is_interrupted(trial: "FrozenTrial") -> bool:
+def running_trials(study: Study) -> list[int]:
+    """The numbers of the trials that are running, or whose process was killed."""
+    return [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
+
+
+def is_interrupted(trial: FrozenTrial) -> bool:
     """Whether a trial was stopped from outside; a trial that failed by itself has a "failure" attribute."""
     return trial.state.name == "FAIL" and "failure" not in trial.user_attrs
 
 
-def recover_trials(study: "Study", interruption: Interruption) -> None:
+def recover_trials(study: Study, interruption: Interruption) -> None:
     """Queue the trials of killed sweeps again.
 
     Waits up to the grace period while trials are running elsewhere, since it takes that long to find out that a sweep
     was killed. Raises KeyboardInterrupt on a signal.
     """
-    import optuna
-
     end = time.monotonic() + GRACE_PERIOD + 2  # databases round to whole seconds
     announced = False
     while True:
         optuna.storages.fail_stale_trials(study)
-        running = [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
+        running = running_trials(study)
         if not running or time.monotonic() > end:
             return
         if not announced:
@@ -175,16 +136,3 @@ def recover_trials(study: "Study", interruption: Interruption) -> None:
         time.sleep(0.5)
         if interruption.signum is not None:
             raise KeyboardInterrupt
-
-
-def retry_stale_trial(study: "Study", trial: "FrozenTrial") -> None:
-    """Optuna's callback for a trial without heartbeats."""
-    print(f"trial {trial.number} was interrupted and is run again", flush=True)
-    queue_again(study, trial)
-
-
-def queue_again(study: "Study", trial: "FrozenTrial") -> None:
-    """Queue a new trial with the settings of ``trial``."""
-    import optuna
-
-    optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)

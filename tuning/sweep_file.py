@@ -1,7 +1,6 @@
 """W&B sweep files, and the settings that the command line fixes."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +8,19 @@ from typing import Any
 
 import yaml
 
-from evaluation.metrics import Goal
+from evaluation.metrics import METRICS, Goal
 from training.settings import TrainSettings, tagged
-from tuning.search_space import Parameter, Value, is_int, parse_parameter
+from tuning.checks import check_candidates, check_measured, check_metric_name
+from tuning.flags import command_flags, to_flags
+from tuning.search_space import Parameter, Value, is_int, is_number, parse_parameter
+from tuning.stopping import Hyperband, parse_early_terminate
 from utils.arguments import parse_settings
+from utils.console import notify
 from utils.errors import UserError, reason
 from utils.signals import Interruption
 
-KEYS = {"program", "method", "metric", "parameters", "name", "description", "project", "entity", "run_cap"}
+KEYS = {"program", "method", "metric", "parameters", "command", "early_terminate", "run_cap"}
+IGNORED = {"name", "description", "project", "entity", "apiVersion", "kind", "controller"}  # of W&B's own
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class SweepFile:
         parameters: settings to search over, at least one.
         raw: ``parameters`` as they stand in the file.
         run_cap: maximum number of trials; None for no limit.
+        target: no trial is started once one has reached this value of the metric; None for no such end.
+        flags: of pcnn_train.py, from ``command``.
+        hyperband: the rule of ``early_terminate``, None without it.
     """
 
     name: str
@@ -42,6 +49,9 @@ class SweepFile:
     parameters: list[Parameter]
     raw: dict[str, Any]
     run_cap: int | None = None
+    target: float | None = None
+    flags: tuple[str, ...] = ()
+    hyperband: Hyperband | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Sweep:
 def read_sweep(path: str | Path) -> SweepFile:
     """Read a W&B sweep file. Raises UserError that names an invalid or unsupported key."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     except yaml.YAMLError as error:
@@ -84,10 +94,8 @@ def parse_sweep(content: Any, name: str) -> SweepFile:
     if not isinstance(content, dict):
         raise UserError("a sweep file is a mapping with method, metric and parameters")
     for key in content:
-        if key == "early_terminate":
-            raise UserError("early_terminate is not supported; use sweep.py --prune to stop unpromising trials")
-        if key not in KEYS:
-            raise UserError(f"the key {key} is not supported (supported: {', '.join(sorted(KEYS))})")
+        if key not in KEYS | IGNORED:
+            raise UserError(f"the key {key} is not supported (supported: {', '.join(sorted(KEYS | IGNORED))})")
     method = content.get("method")
     if method not in ("bayes", "random", "grid"):
         raise UserError(f"method is {method!r}; give bayes, random or grid")
@@ -97,15 +105,10 @@ def parse_sweep(content: Any, name: str) -> SweepFile:
     if run_cap is not None and not (is_int(run_cap) and run_cap > 0):
         raise UserError(f"run_cap is {run_cap!r}; give a number of trials of 1 or more")
 
-    metric = content.get("metric")
-    if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
-        raise UserError("metric must have a name, as in metric: {name: accuracy, goal: maximize}")
-    for key in metric:
-        if key not in ("name", "goal"):
-            raise UserError(f"metric: the key {key} is not supported (supported: name, goal)")
-    goal = metric.get("goal", "minimize")  # the default of W&B
-    if goal not in ("minimize", "maximize"):
-        raise UserError(f"metric: goal is {goal!r}; give maximize or minimize")
+    metric, goal, target = parse_metric(content.get("metric"), method)
+    flags = tuple(command_flags(content["command"])) if content.get("command") is not None else ()
+    stopping = content.get("early_terminate")
+    hyperband = None if stopping is None else parse_early_terminate(stopping)
 
     raw = content.get("parameters")
     if not isinstance(raw, dict):
@@ -118,7 +121,26 @@ def parse_sweep(content: Any, name: str) -> SweepFile:
     if not parameters:
         raise UserError("parameters has no setting to search over; give at least one values, or min and max")
     raw = {p.name: raw[p.name] for p in parameters}
-    return SweepFile(name, method, metric["name"], goal, constants, parameters, raw, run_cap)
+    return SweepFile(name, method, metric, goal, constants, parameters, raw, run_cap, target, flags, hyperband)
+
+
+def parse_metric(metric: Any, method: str) -> tuple[str, Goal, float | None]:
+    """Name, goal and target of the metric of a sweep file. Raises UserError."""
+    if metric is None and method != "bayes":
+        return "accuracy", "maximize", None  # W&B needs none here; the report ranks trials by it
+    if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
+        raise UserError("metric must have a name, as in metric: {name: accuracy, goal: maximize}")
+    for key in metric:
+        if key not in ("name", "goal", "target", "impute", "impute_while_running"):  # the last two are W&B's own
+            raise UserError(f"metric: the key {key} is not supported (supported: name, goal, target)")
+    name, goal, target = check_metric_name(metric["name"]), metric.get("goal"), metric.get("target")
+    if goal not in (None, "minimize", "maximize"):
+        raise UserError(f"metric: goal is {goal!r}; give maximize or minimize")
+    if target is not None and not is_number(target):
+        raise UserError(f"metric: target is {target!r}, not a number")
+    if goal is None and name in METRICS and METRICS[name].goal == "maximize":
+        notify(f"metric: {name} is minimized, as W&B does without a goal; goal: maximize is missing")
+    return name, goal or "minimize", target
 
 
 def fix_settings(sweep: SweepFile, assignments: Sequence[str]) -> SweepFile:
@@ -140,15 +162,13 @@ def fixed_settings(sweep: SweepFile, flags: Sequence[str] = (), en_wandb: bool =
     """The settings shared by all trials: constants of the file override ``flags`` of pcnn_train.py.
 
     Settings at their defaults are left out unless they are constants. Raises UserError for a value that pcnn_train.py
-    would reject, including the listed values of searched settings.
+    would reject, including those that a trial could get, and for a metric that the trials do not measure.
     """
     constants = {**sweep.constants, "en_wandb": en_wandb}
-    argv = [*flags, *to_flags(constants)]
-    settings = parse_settings(TrainSettings, "", argv)
-    for parameter in sweep.parameters:
-        for value in parameter.options.get("values", []):
-            parse_settings(TrainSettings, "", [*argv, *to_flags({parameter.name: value})])
+    settings = parse_settings(TrainSettings, "", [*sweep.flags, *flags, *to_flags(constants)])
+    check_candidates(sweep.parameters, sweep.raw)
     defaults, searched = TrainSettings(), {parameter.name for parameter in sweep.parameters}
+    check_measured(sweep.metric, settings, searched)
     fixed = {
         name: value
         for name, value in dataclasses.asdict(settings).items()
@@ -157,8 +177,3 @@ def fixed_settings(sweep: SweepFile, flags: Sequence[str] = (), en_wandb: bool =
     for name in tagged("folder") & fixed.keys():
         raise UserError(f"--{name} cannot be given to trials; sweep.py makes a folder for every trial (--save_dir)")
     return fixed
-
-
-def to_flags(settings: dict[str, Any]) -> list[str]:
-    """Settings as command-line flags of pcnn_train.py."""
-    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]

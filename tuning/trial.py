@@ -4,16 +4,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna import Trial
 
 from evaluation.metrics import METRICS, best_report, is_finite
 from training.run_folder import read_reports
-from tuning.sweep_file import Sweep, to_flags
+from training.settings import TrainSettings
+from tuning.flags import to_flags
+from tuning.sweep_file import Sweep
+from utils.errors import UserError
 from utils.outputs import write_errors
-
-if TYPE_CHECKING:
-    from optuna import Trial
 
 PROGRAM = Path(__file__).resolve().parents[1] / "pcnn_train.py"
 POLL_INTERVAL = 0.5  # seconds
@@ -24,14 +28,13 @@ class TrialFailed(Exception):
     """A run that failed; the message is the reason, on one line."""
 
 
-def run_trial(sweep: Sweep, trial: "Trial") -> float:
+def run_trial(sweep: Sweep, trial: Trial) -> float:
     """Train once and return the best value of the metric.
 
-    Stores settings, reports, best metrics and duration as user attributes of the trial. Raises TrialFailed,
-    optuna.TrialPruned, and KeyboardInterrupt on a signal.
+    Stores settings, reports, best metrics and duration as user attributes of the trial; training goes on while the
+    database does not answer. Raises TrialFailed, optuna.TrialPruned, UserError where the log or the database cannot be
+    written, and KeyboardInterrupt on a signal.
     """
-    import optuna
-
     start = time.monotonic()
     metric = sweep.file.metric
     sampled = {parameter.name: parameter.suggest(trial) for parameter in sweep.file.parameters}
@@ -41,14 +44,17 @@ def run_trial(sweep: Sweep, trial: "Trial") -> float:
     trial.set_user_attr("fixed", {key: value for key, value in sweep.fixed.items() if key != "en_wandb"})
     trial.set_user_attr("run_folder", str(folder.resolve()))
     process = start_training(to_flags({**sweep.fixed, **sampled, "run_dir": str(folder)}), log)
-    pruned, reported = False, 0
+    pruned, reported, decisions = False, 0, last_decision(sweep, sampled)
     try:
         while process.poll() is None and not pruned:
             time.sleep(POLL_INTERVAL)
             if sweep.interruption.signum is not None:
                 raise KeyboardInterrupt  # only here: a signal handler could interrupt a database transaction
-            reported = report_metric(trial, metric, read_reports(folder), reported)
-            pruned = sweep.prune and reported > 0 and process.poll() is None and trial.should_prune()
+            with suppress(UserError):  # of the database: training goes on, and its end is written once that answers
+                reports = read_reports(folder)
+                reported = report_metric(trial, metric, reports, reported)
+                open_end = reported > 0 and reports[-1]["epoch"] < decisions
+                pruned = open_end and process.poll() is None and trial.should_prune()
     finally:
         terminate(process)
     reports = read_reports(folder)
@@ -67,6 +73,15 @@ def run_trial(sweep: Sweep, trial: "Trial") -> float:
     return best[metric]
 
 
+def last_decision(sweep: Sweep, sampled: dict[str, Any]) -> int:
+    """The epoch from which on a trial is not stopped early: its last, W&B's max_iter, or 0 where none is stopped."""
+    hyperband = None if sweep.prune else sweep.file.hyperband
+    if not sweep.prune and hyperband is None:
+        return 0
+    epochs = {**sweep.fixed, **sampled}.get("max_epochs", TrainSettings.max_epochs)
+    return min(epochs, hyperband.end) if hyperband and hyperband.end else epochs
+
+
 def new_folder(parent: Path, number: int) -> Path:
     """An unused path for a run folder and its log; pcnn_train.py creates the folder."""
     path, count = parent / f"trial_{number:04d}", 1
@@ -78,9 +93,9 @@ def new_folder(parent: Path, number: int) -> Path:
 
 def start_training(flags: list[str], log: Path) -> subprocess.Popen:
     """Start pcnn_train.py; ``log`` gets the flags, then its output. Raises UserError where it cannot be written."""
-    with write_errors(log):
-        log.write_text(f"{' '.join(flags)}\n")
-    with open(log, "a") as file:
+    with write_errors(log), open(log, "w") as file:
+        file.write(f"{' '.join(flags)}\n")
+        file.flush()
         command = [sys.executable, "-u", str(PROGRAM), *flags]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
@@ -96,7 +111,7 @@ def terminate(process: subprocess.Popen) -> None:
             process.wait()
 
 
-def report_metric(trial: "Trial", metric: str, reports: list[dict[str, Any]], reported: int) -> int:
+def report_metric(trial: Trial, metric: str, reports: list[dict[str, Any]], reported: int) -> int:
     """Pass the metric of the reports after the first ``reported`` to Optuna; returns the number of reports."""
     for report in reports[reported:]:
         if is_finite(report.get(metric)):

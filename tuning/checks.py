@@ -1,0 +1,97 @@
+"""What a sweep asks of pcnn_train.py, checked before the first trial: its metric and the values that it may sample."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args, get_type_hints
+
+from evaluation.metrics import FID_NAMES, METRICS
+from training.settings import TrainSettings
+from tuning.flags import to_flags
+from tuning.search_space import MARGIN, Parameter, Value, quantise
+from utils.arguments import parse_settings
+from utils.console import notify
+from utils.errors import UserError
+
+# of the report of an epoch; the others count or name it
+MEASURED = tuple(
+    dict.fromkeys((*METRICS, *FID_NAMES, "train_bpd", "train_cross_entropy", "seconds", "images_per_second"))
+)
+NEEDS: dict[str, tuple[str, ...]] = {  # settings that are above 0 where a metric is measured
+    **dict.fromkeys(FID_NAMES, ("sampling_interval", "fid_samples")),
+    "train_cross_entropy": ("discriminative_weight",),
+}
+
+
+def check_metric_name(name: str) -> str:
+    """The key in the reports of a metric, whose best value W&B has as best_NAME. Raises UserError."""
+    name = name.removeprefix("best_") if name.removeprefix("best_") in METRICS else name
+    if name not in MEASURED:
+        raise UserError(f"metric: no run reports {name}; name one of {', '.join(MEASURED)}")
+    return name
+
+
+def check_measured(metric: str, settings: TrainSettings, searched: Iterable[str]) -> None:
+    """Raise UserError where the trials, with ``settings`` for all that is not searched, do not measure ``metric``."""
+    for name in NEEDS.get(metric, ()):
+        if name not in searched and not getattr(settings, name):
+            raise UserError(f"metric: {metric} is measured only with {name} above 0; set it, or take another metric")
+
+
+def check_candidates(parameters: Sequence[Parameter], raw: Mapping[str, Any]) -> None:
+    """Raise UserError where pcnn_train.py refuses a value that a trial may get.
+
+    Notices say where it refuses the tails of a distribution, and where a decimal setting only gets whole numbers
+    because its options in the file, ``raw``, are whole numbers.
+    """
+    for parameter in parameters:
+        name = parameter.name
+        values, tails = candidates(parameter)
+        assumed = is_decimal(name) and assumes_whole_numbers(parameter, raw[name])
+        hint = "; a decimal point in min, max or q, as in 0.0, gives decimals" if assumed else ""
+        for value in values:
+            if problem := refusal(name, value):
+                raise UserError(f"{name}: a trial could get {value}, which pcnn_train.py refuses: {problem}{hint}")
+        for value in tails:
+            if problem := refusal(name, value):
+                notify(f"{name}: a few trials may get values like {value} and fail: {problem}")
+        if assumed:
+            notify(f"{name} gets whole numbers only, as W&B reads these options{hint}")
+
+
+def candidates(parameter: Parameter) -> tuple[list[Value], list[Value]]:
+    """Values that a trial may get: all of a list, else the lowest, one between and the highest; and rare ones."""
+    options = parameter.options
+    if "values" in options:
+        return options["values"], []
+    values: list[Any]
+    tails: list[Any] = []
+    if "min" in options:
+        low, high, _ = parameter.bounds()
+        values = [low, high] if parameter.distribution == "int_uniform" else [low, low + 0.618 * (high - low), high]
+    else:
+        values, tails = [parameter.quantile(0.5)], [parameter.quantile(MARGIN), parameter.quantile(1 - MARGIN)]
+    if "q" in options:
+        q = options["q"]
+        return [quantise(value, q) for value in values], [quantise(value, q) for value in tails]
+    return values, tails
+
+
+def refusal(name: str, value: Value) -> str:
+    """Why pcnn_train.py refuses a value of a setting; empty where it takes it."""
+    try:
+        parse_settings(TrainSettings, "", to_flags({name: value}))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def is_decimal(name: str) -> bool:
+    """Whether a setting takes decimals."""
+    kind = get_type_hints(TrainSettings)[name]
+    return any(isinstance(kind, type) and issubclass(kind, float) for kind in (kind, *get_args(kind)))
+
+
+def assumes_whole_numbers(parameter: Parameter, raw: Mapping[str, Any]) -> bool:
+    """Whether a distribution of whole numbers follows from options without a decimal point, or without q."""
+    if parameter.distribution == "int_uniform":
+        return "distribution" not in raw
+    return parameter.distribution.startswith("q_") and "q" not in raw
