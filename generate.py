@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -108,12 +109,11 @@ def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
     folder = nameable(os.path.abspath(settings.out))  # even "." has a name
     grid = folder.with_name(f"{folder.name}_grid.png")
     stems = file_stems(net.class_names)
-    fid = None
     read: list[str | Path] = [settings.checkpoint, *inputs, *(settings.complete or ())]
+    reference: Path | ImageSet | None = None
     if settings.fid is not None and rank() == 0:
         reference = parse_reference(settings.fid, net.image_size, settings.data_dir)
         read += [] if isinstance(reference, ImageSet) else image_files(reference)
-        fid = SafeFID(lambda: FID(reference, settings.fid_dims, settings.fid_weights, device))
     if os.path.lexists(grid) and not settings.overwrite:
         raise UserError(f"{printable(grid)} exists; give another --out, or --overwrite true to replace it")
     check_inputs([grid], read, "--out", settings.out)
@@ -123,6 +123,9 @@ def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
         each = product(starts, classes, range(settings.per_class))
         written = (sample_name(start.prefix + stems[label], number) for start, label, number in each)
         prepare_folder(folder, stems, settings.overwrite, written, read)
+    fid = None
+    if reference is not None:
+        fid = SafeFID(partial(FID, reference, settings.fid_dims, settings.fid_weights, device))
     barrier()  # until the folder is there
 
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
