@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
@@ -111,8 +112,8 @@ def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
     folder = nameable(os.path.abspath(settings.out))  # even "." has a name
     grid = folder.with_name(f"{folder.name}_grid.png")
     stems = file_stems(net.class_names)
-    fid = None
     read: list[str | Path] = [settings.checkpoint, *inputs, *(settings.complete or ())]
+    reference = weights = None
     if settings.fid is not None and rank() == 0:
         if len(starts) * len(classes) * settings.per_class < 2:
             raise UserError("--fid needs two or more images; raise --per_class")
@@ -121,18 +122,19 @@ def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
             raise UserError(f"--out {printable(folder)} is in the folder of --fid; give another one")
         read += reference if isinstance(reference, list) else []
         weights = given_weights(settings.fid_weights) if settings.fid_weights else None
-        fid = SafeFID(lambda: FID(reference, settings.fid_dims, weights, device))
     if os.path.lexists(grid) and not settings.overwrite:
         raise UserError(f"{printable(grid)} exists; give another --out, or --overwrite true to replace it")
     check_inputs([grid], read, "--out", settings.out)
     check_writable(grid)
-    if fid is not None:
-        fid.prepare()
     if rank() == 0:
         check_folder(settings.out)
         each = product(starts, classes, range(settings.per_class))
         written = (sample_name(start.prefix + stems[label], number) for start, label, number in each)
         prepare_folder(folder, stems, settings.overwrite, written, read)
+    fid = None
+    if reference is not None:
+        fid = SafeFID(partial(FID, reference, settings.fid_dims, weights, device))
+        fid.prepare()
     barrier()  # until the folder is there
 
     batch_size = None if settings.batch_size == "auto" else settings.batch_size

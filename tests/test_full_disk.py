@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+import classify
 import pcnn_train
 from model import load_checkpoint
 from tests.runs import SHORT, assert_same_run, assert_same_tree, last, reports
@@ -77,6 +79,34 @@ def test_a_run_that_meets_a_limit_on_files_goes_on(undisturbed, tmp_path):
     nothing = train(tmp_path / "nothing", sizes["best.pt"] // 2)
     assert nothing.returncode == 2 and "Traceback" not in nothing.stderr, nothing.stderr
     assert nothing.stderr.strip().splitlines()[-1].startswith("error: no checkpoint could be written")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_classification_that_meets_a_limit_on_files_is_one_line_and_can_be_resumed(undisturbed, tmp_path):
+    import resource
+
+    (tmp_path / "photos").mkdir()
+    for number in range(40):
+        Image.effect_noise((8, 8), 40 + number).save(tmp_path / "photos" / f"{number:02d}.png")
+    (tmp_path / "photos" / "gone.png").symlink_to("nowhere")
+    out, resumed = tmp_path / "out.csv", tmp_path / "resumed.csv"
+    flags = ["--checkpoint", str(undisturbed / "best.pt"), str(tmp_path / "photos"), "--batch_size", "4", "--out"]
+    assert classify.main([*flags, str(out)]) == 1
+
+    def limited(limit: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    for limit in (3000, 100, 1):  # in a row; in the header; in the file beside it
+        command = [sys.executable, str(ROOT / "classify.py"), *flags, str(resumed)]
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda limit=limit: limited(limit))
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith(f"error: {resumed}.partial cannot be written (File too large)")
+        if limit == 3000:
+            assert (tmp_path / "resumed.csv.partial").stat().st_size == limit
+            assert classify.main([*flags, str(resumed), "--resume"]) == 1
+            assert resumed.read_bytes() == out.read_bytes()
+            resumed.unlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "photos"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -10,6 +10,7 @@ from PIL import Image
 import generate
 from data import read_image
 from model import PixelCNN, Sampler, save_checkpoint
+from utils.errors import UserError
 from utils.script import run_script
 
 
@@ -56,6 +57,36 @@ def test_files_of_others_are_never_lost(checkpoint, tmp_path):
     assert generate.main([*flags, "--overwrite", "true"]) == 0
     names = sorted(path.name for path in out.iterdir())
     assert names == ["a_b_0001.png", "dog_0001.png", "mine.txt", "owl_0001.png"]
+
+
+def test_a_grid_is_replaced_only_with_overwrite(checkpoint, tmp_path):
+    grid = tmp_path / "s_grid.png"
+    grid.write_bytes(b"mine")
+    flags = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "s"), "--per_class", "1"]
+    with pytest.raises(UserError, match=r"s_grid\.png exists; give another --out, or --overwrite true"):
+        generate.main(flags)
+    assert grid.read_bytes() == b"mine" and not (tmp_path / "s").exists()
+    assert generate.main([*flags, "--overwrite", "true"]) == 0 and grid.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_completed_is_neither_removed_nor_written_over(checkpoint, tmp_path):
+    out = tmp_path / "s"
+    drawn(checkpoint, out, "--per_class", "1")
+    (tmp_path / "link.png").symlink_to(out / "owl_0001.png")
+    flags = ["--checkpoint", str(checkpoint), "--out", str(out), "--per_class", "1", "--overwrite", "true"]
+    before = {name: (out / name).read_bytes() for name in ("dog_0001.png", "owl_0001.png")}
+    assert generate.main([*flags, "--complete", str(out / "dog_0001.png"), str(tmp_path / "link.png")]) == 0
+    new = [f"{start}_{name}_0001.png" for start in ("dog_0001", "link") for name in ("a_b", "dog", "owl")]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*before, *new])  # a_b_0001.png was no input
+    assert all((out / name).read_bytes() == content for name, content in before.items())
+
+    files = {path: path.read_bytes() for path in [*out.iterdir(), tmp_path / "s_grid.png"]}
+    for inputs in (["dog_0001.png", "dog_0001_owl_0001.png"], ["../s_grid.png"]):
+        with pytest.raises(UserError, match=r"--out .* would overwrite .*, which is an input; give another --out"):
+            generate.main([*flags, "--complete", *(str(out / name) for name in inputs)])
+    with pytest.raises(UserError, match=r"would overwrite .*dog_0001\.png, which is an input"):
+        generate.main([*flags, "--fid", str(out), "--classes", "dog"])  # the reference holds earlier samples
+    assert files == {path: path.read_bytes() for path in [*out.iterdir(), tmp_path / "s_grid.png"]}
 
 
 @pytest.fixture
@@ -107,6 +138,8 @@ def test_fid_without_weights_costs_no_draws(checkpoint, reference, empty_hub, tm
         ("--classes=[]", "--classes has no values"),
         ("--complete=[]", "--complete has no values"),
         ("--out /", "/ is a folder"),
+        ("--out -", "takes one file"),
+        ("--out /dev/null", "is not a folder"),
         ("--per_class 0", "per_class"),
         ("--temperature 0", "temperature"),
         ("--seed -1", "seed"),

@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from data import find_images, read_image
+from plots.attribution import Attribution, plot_attributions
+from plots.classification import plot_confusion_matrix
+from plots.curves import plot_learning_curves
+from plots.images import labelled_grid, write_png
 from utils.errors import DataError
 
 
@@ -28,6 +33,36 @@ def test_find_images(tmp_path):
     assert find_images(tmp_path) == sorted(tmp_path / name for name in wanted)
     assert find_images(str(tmp_path / "a")) == [tmp_path / "a/2.png", tmp_path / "a/b/1.JPG"]
     assert find_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+
+
+def test_figures_that_this_program_drew_are_left_out(tmp_path, capsys):
+    image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    for folder in ("set", "set/maps", "set/other"):
+        (tmp_path / folder).mkdir()
+    for name in ("set/a.png", "set/overview.png", "set/maps/b.png", "set/other/confusion.png", "set/other/curves.png"):
+        write_png(image[0], tmp_path / name)  # photos, some with a name of a figure
+    shown = [Attribution(image[0], torch.zeros(8, 8), "a", "b", 0.5)]
+    for name in ("set/maps/a.png", "set/maps/overview.png"):
+        plot_attributions(shown, tmp_path / name, columns=1)
+    plot_confusion_matrix([0, 1], [0, 1], ["a", "b"], tmp_path / "set" / "confusion.png")
+    plot_learning_curves([{"epoch": 1, "x": 1.0}], {"a": {"x": "x"}, "b": {"x": "x"}}, tmp_path / "set" / "curves.png")
+    labelled_grid(image, torch.tensor([0]), ["a"], tmp_path / "set" / "samples_grid.png")
+    labelled_grid(image, torch.tensor([0]), ["a"], tmp_path / "set" / "other" / "epoch_0025.png")
+    left = ["a.png", "maps/b.png", "other/confusion.png", "other/curves.png", "overview.png"]
+    for _ in range(2):
+        assert find_images(tmp_path / "set") == [tmp_path / "set" / name for name in left]
+    told = f"left out: 6 figures that this program drew, such as {tmp_path / 'set' / 'confusion.png'}\n"
+    assert capsys.readouterr().err == told  # once
+    assert find_images(tmp_path / "set" / "confusion.png") == [tmp_path / "set" / "confusion.png"]
+
+
+def test_only_files_with_the_name_of_a_figure_are_opened(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "confusion.png"):
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "overview.png")
+    opened, real = [], open
+    monkeypatch.setattr("builtins.open", lambda path, *more: opened.append(Path(path).name) or real(path, *more))
+    assert len(find_images(tmp_path)) == 4 and opened == ["confusion.png"]
 
 
 def test_find_images_below_a_hidden_folder(tmp_path):

@@ -1,6 +1,7 @@
 """Maps of what decided."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 import evaluation.attribution
-from evaluation.attribution import attribution_maps, check_maps, write_attributions
+from evaluation.attribution import attribution_maps, check_maps, map_paths, write_attributions
 from evaluation.images import Images
 from evaluation.predictions import Prediction
 from evaluation.scoring import MirrorScorer, Scorer
@@ -87,8 +88,9 @@ def test_pictures_of_all_that_was_labelled(net, tmp_path):
     predictions = [Prediction(name, -1, (), 0, 1, 0.5, 3.0) for name in names]
     predictions[4] = Prediction(names[4], -1, error="broken")
     predictions[5] = Prediction(names[5], -1, (), 0, -1, 1.0, math.nan)  # of a network of one class
-    written = list(write_attributions(net, Images(names, [-1] * 14, read), predictions, tmp_path / "maps"))
-    assert len(set(written)) == 14 - 3
+    told = list(write_attributions(net, Images(names, [-1] * 14, read), predictions, tmp_path / "maps"))
+    written = [path for path in told if isinstance(path, Path)]
+    assert len(set(written)) == 14 - 3 and [str(e) for e in told if isinstance(e, DataError)] == ["gone meanwhile"]
     files = {path.name for path in (tmp_path / "maps").iterdir()}
     assert files == {"overview.png", *(path.name for path in written)} and "x.png" in files
     for path in (tmp_path / "maps").iterdir():
@@ -117,9 +119,20 @@ def test_maps_overwrite_no_image(tmp_path, monkeypatch):
     Path("photos").mkdir()
     for name in ("photos/a.png", "photos/overview.png"):
         Path(name).touch()
-    check_maps(["photos/a.jpg", "photos/a.png"], Path("maps"))
-    check_maps(["photos/b.jpg"], Path("photos"))
-    for folder in (Path("photos"), tmp_path / "maps" / ".." / "photos"):
-        for name in ("photos/a.png", "photos/overview.png"):
-            with pytest.raises(UserError, match=r"--explain .*photos would overwrite .*\.png; give another folder"):
-                check_maps([name], folder)
+    Path("linked").symlink_to("photos")
+    Path("hard").mkdir()
+    os.link("photos/a.png", "hard/a.png")
+
+    def check(name: str, folder: str | Path) -> None:
+        check_maps([name], folder, [name])
+
+    check("photos/a.png", "maps")
+    check("photos/b.jpg", "photos")
+    for folder in ("photos", tmp_path / "new" / ".." / "photos", "linked", "hard"):
+        for name in ("photos/a.png", "photos/overview.png")[: 1 if folder == "hard" else 2]:
+            with pytest.raises(UserError, match=rf"--explain .*{folder} would overwrite {name}, which is an input"):
+                check(name, folder)
+    assert [path.name for path in map_paths(["confusion.png", "x/Reliability.jpg"], Path("m"))] == [
+        "confusion-3.png",
+        "Reliability-4.png",
+    ]  # so that the figures beside a CSV in the same folder stay

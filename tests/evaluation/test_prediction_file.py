@@ -1,8 +1,11 @@
 """The CSV file: any name, safe in a spreadsheet, taken up again wherever it was cut."""
 
 import csv
+import errno
 import json
 import os
+import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -130,3 +133,132 @@ def test_what_fails_keeps_the_rows(tmp_path):
     again = PredictionFile(tmp_path / "out.csv", ["c,1", "=d"], {}, images(), resume=True)
     with again:
         assert [p.name for p in again.predictions] == NAMES[:1]
+
+
+def test_a_byte_order_mark_comes_once_and_is_read_over(tmp_path, whole):
+    rows = [prediction(name) for name in NAMES]
+    marked = {"prior": None, "csv_bom": True}
+    write(tmp_path / "out.csv", rows, identity=marked)
+    content = (tmp_path / "out.csv").read_bytes()
+    assert content == b"\xef\xbb\xbf" + whole and read_csv(tmp_path / "out.csv") == read_csv(tmp_path / "whole.csv")
+    for cut in (1, 2, 3, 20, len(content) // 2, len(content)):
+        (tmp_path / "out.csv.partial").write_bytes(content[:cut])
+        (tmp_path / "out.csv.partial.json").write_text(json.dumps(marked))
+        with pytest.raises(UserError, match="setting"):
+            write(tmp_path / "out.csv", rows, resume=True)
+        write(tmp_path / "out.csv", rows, resume=True, identity=marked)
+        assert (tmp_path / "out.csv").read_bytes() == content, cut
+
+
+@pytest.mark.parametrize("edit", [("0", "77"), ("0", "-7"), ("0", "1"), ("0", "x"), ("'=d", "c,1")])
+def test_a_row_that_was_edited_is_not_gone_on_with(tmp_path, edit):
+    file = PredictionFile(tmp_path / "out.csv", ["=d", "e"], {}, images())
+    with pytest.raises(RuntimeError), file:
+        for name in NAMES[:3]:
+            file.write(prediction(name))
+        raise RuntimeError
+    with open(tmp_path / "out.csv.partial", newline="", encoding="utf-8") as partial:
+        table = list(csv.reader(partial))
+    table[2] = [edit[1] if cell == edit[0] else cell for cell in table[2]]
+    with open(tmp_path / "out.csv.partial", "w", newline="", encoding="utf-8") as partial:
+        csv.writer(partial, lineterminator="\n").writerows(table)
+    before = (tmp_path / "out.csv.partial").read_bytes()
+    with (
+        pytest.raises(UserError, match=r"another program, or was edited \(row 2\), and cannot be resumed"),
+        PredictionFile(tmp_path / "out.csv", ["=d", "e"], {}, images(), resume=True),
+    ):
+        pass
+    assert (tmp_path / "out.csv.partial").read_bytes() == before
+
+
+def test_a_link_stays_and_its_target_is_resumed(tmp_path, whole):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(Path("disk", "out.csv"))
+    (tmp_path / "disk" / "out.csv").write_text("old")
+    (tmp_path / "disk" / "out.csv.partial").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "disk" / "out.csv.partial.json").write_text(json.dumps({"prior": None}))
+    rows = [prediction(name) for name in NAMES]
+    with pytest.raises(UserError, match=r"disk/out\.csv\.partial holds the rows"):
+        write(tmp_path / "link", rows)
+    write(tmp_path / "link", rows, resume=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "out.csv").read_bytes() == whole
+    assert os.listdir(tmp_path / "disk") == ["out.csv"]
+
+
+def test_a_pipe_gets_each_row_at_once_and_cannot_be_resumed(tmp_path, whole):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"--resume: .*pipe keeps no rows to resume"):
+        write(pipe, [], resume=True)
+    lines: list[bytes] = []
+    seen = threading.Event()
+
+    def read() -> None:
+        with open(pipe, "rb", buffering=0) as file:
+            while chunk := file.read(65536):
+                lines.append(chunk)
+                seen.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with PredictionFile(pipe, ["c,1", "=d"], {"prior": None}, images()) as file:
+        for name in NAMES:
+            assert seen.wait(60)  # for what was written before
+            seen.clear()
+            file.write(prediction(name))
+    reader.join(60)
+    assert b"".join(lines) == whole and pipe.is_fifo() and sorted(os.listdir(tmp_path)) == ["pipe", "whole.csv"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_one_line_and_leaves_nothing_in_the_way(tmp_path, monkeypatch):
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"full cannot be written \(No space left on device\)$"):
+        write(tmp_path / "full", [])
+    real = open
+
+    def full(path, mode="r", *arguments, **more):
+        return real("/dev/full" if mode == "wb" else path, mode, *arguments, **more)
+
+    monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(UserError, match=r"out\.csv\.partial cannot be written \(No space left on device\)"):
+        write(tmp_path / "out.csv", [])
+    assert os.listdir(tmp_path) == ["full"]
+
+
+@pytest.mark.parametrize("moment", ["write", "close", "replace"])
+def test_a_disk_that_fills_up_is_one_line_and_keeps_the_rows(tmp_path, whole, monkeypatch, moment):
+    """An error at a row, one that the system only tells at close, a name that cannot be given."""
+    rows = [prediction(name) for name in NAMES]
+    file = PredictionFile(tmp_path / "out.csv", ["c,1", "=d"], {"prior": None}, images())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"No space left on device\); free space, then .* --resume$"), file:
+        for number, row in enumerate(rows):
+            if number == 4 and moment == "write":
+                monkeypatch.setattr(file, "file", Full(file.file))
+            file.write(row)
+        if moment == "close":
+            monkeypatch.setattr(file, "file", Full(file.file))
+        if moment == "replace":
+            monkeypatch.setattr(os, "replace", full)
+    monkeypatch.undo()
+    assert len(file.predictions) == (4 if moment == "write" else len(rows))
+    again = write(tmp_path / "out.csv", rows, resume=True)
+    assert len(again.predictions) == len(rows) and (tmp_path / "out.csv").read_bytes() == whole
+
+
+class Full:
+    """A file whose disk is full: what it holds cannot be written, not even when it is closed."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self):
+        self.file.close()
+        self.flush()

@@ -78,6 +78,19 @@ def test_a_failed_save_leaves_the_old_file(make_net, tmp_path):
     assert load_checkpoint(path).settings == net.settings
 
 
+def test_a_link_to_another_disk_stays(make_net, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "last.pt").symlink_to(tmp_path / "disk" / "last.pt")
+    for filters in (4, 5):
+        save_checkpoint(tmp_path / "last.pt", make_net(nr_filters=filters), **ABOUT)
+        assert (tmp_path / "last.pt").is_symlink() and os.listdir(tmp_path / "disk") == ["last.pt"]
+        assert load_checkpoint(tmp_path / "last.pt").settings["nr_filters"] == filters
+    (tmp_path / "disk").rename(tmp_path / "unmounted")
+    with pytest.raises(CheckpointError, match=r"last\.pt cannot be written \(No such file or directory\)"):
+        save_checkpoint(tmp_path / "last.pt", make_net(), **ABOUT)
+    assert sorted(os.listdir(tmp_path)) == ["last.pt", "unmounted"]
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch's word on files that are none of ours
 @pytest.mark.parametrize(
     "load",

@@ -1,6 +1,9 @@
 """A checkpoint for others."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,6 +61,20 @@ def test_images_without_a_class_or_of_another_data_set_are_refused(best, tmp_pat
     with pytest.raises(UserError, match="a checkpoint of another data set"):
         export_checkpoint.main(flags)
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_the_checkpoint_itself_is_not_written_over_and_standard_output_holds_it_alone(best, tmp_path):
+    before = best.read_bytes()
+    (tmp_path / "link.pt").symlink_to(best)
+    for out in (best, tmp_path / "link.pt"):
+        with pytest.raises(UserError, match=r"--out .* would overwrite .*best\.pt, which is an input"):
+            export_checkpoint.main(["--checkpoint", str(best), "--out", str(out)])
+    assert best.read_bytes() == before
+    script = [sys.executable, "-m", "training.export_checkpoint", "--checkpoint", best, "--out", "-"]
+    done = subprocess.run(script, cwd=Path(__file__).parents[2], capture_output=True, check=True)
+    (tmp_path / "out.pt").write_bytes(done.stdout)
+    assert load_checkpoint(tmp_path / "out.pt").metadata["temperature"] > 0
+    assert b"accuracy" in done.stderr and b"standard output\n" in done.stderr
 
 
 def test_where_it_cannot_be_written_is_told_before_the_images_are_read(best, tmp_path, monkeypatch):

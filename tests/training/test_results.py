@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 import pcnn_train
 from training import results
@@ -31,6 +32,25 @@ def test_a_row_is_the_best_epoch(run, capsys):
     assert cells[:4] == ["tiny", "1/8/2, early+middle", "likelihood", "1"]
     assert cells[4:8] == [f"{best['epoch']} of 2", f"{best['accuracy']:.4f}", f"{best['val_bpd']:.3f}", "not available"]
     assert header.count("|") == rule.count("|") == row.count("|")
+
+
+def test_a_figure_goes_to_standard_output_alone_and_never_over_a_run(run, tmp_path, monkeypatch, capfd):
+    assert results.main([str(run)]) == 0
+    table = capfd.readouterr().out
+    with open(tmp_path / "figure.png", "wb") as stdout:  # capfd decodes text
+        monkeypatch.setattr("sys.__stdout__", stdout)
+        assert results.main([str(run), "--figure", "-"]) == 0
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.format == "PNG" and figure.width > 300
+    assert capfd.readouterr() == ("", table)
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    (tmp_path / "link.png").symlink_to(run / "metrics.jsonl")
+    for figure in (run / "config.yaml", tmp_path / "link.png"):
+        with pytest.raises(UserError, match=r"--figure .* would overwrite .*, which is an input"):
+            results.main([str(run), "--figure", str(figure)])
+    with pytest.raises(UserError, match="is a folder"):
+        results.main([str(run), "--figure", str(tmp_path)])
+    assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
 
 
 def test_a_folder_that_is_no_run(tmp_path, run):

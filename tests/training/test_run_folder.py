@@ -1,7 +1,9 @@
 """Folders of runs that start at the same time."""
 
 import pytest
+import torch
 
+from plots.images import labelled_grid, write_png
 from training import run_folder
 from training.settings import TrainSettings
 from utils.errors import UserError
@@ -25,6 +27,17 @@ def test_samples_that_cannot_be_written_leave_no_run(tmp_path):
     for samples in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match=r"cannot write the samples to .*file.*give another folder"):
             run_folder.check_place(TrainSettings(save_dir=str(tmp_path / "runs"), sample_dir=str(samples)))
+
+
+def test_sample_grids_replace_no_other_image(tmp_path):
+    settings = TrainSettings(save_dir=str(tmp_path / "runs"), sample_dir=str(tmp_path))
+    image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    labelled_grid(image, torch.tensor([0]), ["a"], tmp_path / "epoch_0025.png")
+    write_png(image[0], tmp_path / "photo.png")
+    run_folder.check_place(settings)
+    write_png(image[0], tmp_path / "epoch_0050.png")
+    with pytest.raises(UserError, match=r"--sample_dir: .*epoch_0050\.png is no sample grid of this program"):
+        run_folder.check_place(settings)
 
 
 @pytest.mark.parametrize("line", ["5", "[1, 2]", "{}", "{"])
