@@ -27,7 +27,7 @@ def test_samples_that_cannot_be_written_leave_no_run(tmp_path):
             run_folder.check_place(TrainSettings(save_dir=str(tmp_path / "runs"), sample_dir=str(samples)))
 
 
-@pytest.mark.parametrize("line", ["5", "[1, 2]", "{}", "{"])
+@pytest.mark.parametrize("line", ["5", "[1, 2]", "{}", "{", '{"epoch": "1"}', '{"epoch": 1, "seconds": "2"}'])
 def test_metrics_that_are_damaged_are_an_error(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 2.0}\n')
     assert run_folder.read_reports(tmp_path) == [{"epoch": 1, "seconds": 2.0}]
