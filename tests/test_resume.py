@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,14 @@ def test_resume_of_a_finished_run_changes_nothing(undisturbed):
     before = reports(undisturbed)
     assert pcnn_train.main(["--resume", str(undisturbed)]) == 0
     assert reports(undisturbed) == before
+
+
+def test_more_epochs_of_a_cosine_are_said(undisturbed, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    assert pcnn_train.main(["--resume", str(folder), "--max_epochs", "4"]) == 0
+    said = "now ends after 44 steps, 4 epochs: here the learning rate changes from 0.00e+00 to 4.39e-04"
+    assert said in capsys.readouterr().err
 
 
 def test_mistakes_with_resume(undisturbed, tmp_path, capsys):

@@ -81,13 +81,16 @@ def export(settings: ExportSettings, inputs: Sequence[str] = ()) -> int:
         error[name] = expected_calibration_error(confidence, correct)
         loss = F.cross_entropy(evaluation.log_likelihoods.double() / t, split.labels).item()
         print(f"temperature {name}: expected calibration error {error[name]:.4f}, cross-entropy {loss:.4f} nats")
+    trained_with = net.metadata.get("settings")
+    if not isinstance(trained_with, dict):  # of a file that another program made
+        trained_with = {}
     save_checkpoint(
         settings.out,
         net.half() if settings.half else net,
         image_size=net.image_size,
         class_names=net.class_names,
         dataset=net.dataset,
-        settings={k: v for k, v in (net.metadata.get("settings") or {}).items() if k not in tagged("machine")},
+        settings={k: v for k, v in trained_with.items() if k not in tagged("machine")},
         epoch=net.metadata.get("epoch"),
         step=net.metadata.get("step"),
         temperature=temperature,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,25 @@ def make_optimizer(net: nn.Module, settings: TrainSettings, total_steps: int) ->
         net.parameters(), lr=settings.lr, betas=(0.95, 0.9995), weight_decay=settings.weight_decay, fused=True
     )
     return optimizer, LambdaLR(optimizer, lr_factor(settings, total_steps))
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, scheduler: LambdaLR, saved: Any, steps: int) -> None:
+    """Return to the moments in ``saved``, the state dict of such an optimizer, after ``steps`` steps of the schedule.
+
+    All else is as for a new run: the learning rate too is that of the present schedule. Raises LookupError, TypeError,
+    ValueError, AttributeError, RuntimeError or OverflowError for other contents.
+    """
+    parameters = optimizer.param_groups[0]["params"]
+    for index, state in saved["state"].items():
+        shapes = {name: value.shape for name, value in state.items()}
+        like = parameters[index].shape
+        if shapes != {"step": torch.Size(), "exp_avg": like, "exp_avg_sq": like}:
+            raise ValueError(f"the optimizer's state of parameter {index} is not that of this network")
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
+    rate = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](steps)
+    optimizer.param_groups[0]["lr"] = rate
+    place = {"last_epoch": steps, "_step_count": steps + 1, "_last_lr": [rate]}
+    scheduler.load_state_dict(scheduler.state_dict() | place)
 
 
 class MovingAverage(Generic[Net]):

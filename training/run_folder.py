@@ -13,6 +13,7 @@ import yaml
 
 from evaluation.metrics import FID_NAMES
 from plots.curves import plot_learning_curves
+from training.saved_values import epoch_report
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.distributed import from_main, rank
@@ -155,10 +156,7 @@ def curve_panels(reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]
 def read_reports(folder: Path) -> list[dict[str, Any]]:
     """The reports of a run so far, one per epoch; none before the first. Raises OSError, ValueError."""
     try:
-        reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
     except FileNotFoundError:
         return []
-    for report in reports:
-        if not isinstance(report, dict) or "epoch" not in report:
-            raise ValueError("a line is not the report of an epoch")
-    return reports
+    return [epoch_report(json.loads(line)) for line in lines]

@@ -1,10 +1,13 @@
 """All that changes while a network is trained, saved and restored as one."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model import read_checkpoint
+from model import match_classes, read_checkpoint
+from training.network import listed
+from training.saved_values import epoch_report, number, whole_number
 from training.step import TrainingStep
 from utils.errors import UserError, reason
 from utils.text import printable
@@ -69,17 +72,36 @@ class TrainingState:
         best = None if self.best is None else list(self.best)
         return {**self.step.state(), "progress": progress, "best": best, "metrics": self.reports}
 
-    def restore(self, path: Path) -> None:
-        """Return to the state in a last.pt, weights included. Raises CheckpointError, UserError."""
+    def restore(self, path: Path, class_names: Sequence[str]) -> None:
+        """Return to the state in a last.pt, weights included, of a run whose images have the classes ``class_names``.
+
+        Raises CheckpointError; UserError where it is of other classes, or does not hold all of that.
+        """
         checkpoint = read_checkpoint(path)
         try:
+            check_classes(path, checkpoint["class_names"], class_names)
             self.step.restore(checkpoint)
             progress = checkpoint["progress"]
+            if progress["sums"].shape != self.step.sums.shape:
+                raise ValueError(f"sums has shape {tuple(progress['sums'].shape)}")
             self.step.sums.copy_(progress["sums"])
-            self.epoch, self.total_steps = progress["epoch"], progress["step"]
-            self.epoch_images, self.epoch_steps = progress["images"], progress["steps"]
-            self.epoch_seconds = progress["seconds"]
-            self.best = None if checkpoint["best"] is None else tuple(checkpoint["best"])
-            self.reports = list(checkpoint["metrics"])
-        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            self.epoch = whole_number(progress["epoch"], "epoch", 1)
+            self.total_steps = whole_number(progress["step"], "step")
+            self.epoch_images = whole_number(progress["images"], "images")
+            self.epoch_steps = whole_number(progress["steps"], "steps")
+            self.epoch_seconds = number(progress["seconds"], "seconds", 0)
+            if checkpoint["best"] is not None:
+                value, bpd = checkpoint["best"]
+                self.best = number(value, "best"), number(bpd, "best")
+            self.reports = [epoch_report(report) for report in checkpoint["metrics"]]
+        except (LookupError, RuntimeError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"{printable(path)} does not hold a run that can be resumed: {reason(error)}") from None
+
+
+def check_classes(path: Path, saved: Sequence[str], class_names: Sequence[str]) -> None:
+    """Raise UserError unless the classes are the same in the same order: their weights would be those of others."""
+    if len(saved) != len(class_names) or match_classes(class_names, saved) != {i: i for i in range(len(saved))}:
+        raise UserError(
+            f"{printable(path)} is of the classes {listed(saved)}, the images are of {listed(class_names)}; "
+            "give the --data_dir that it was trained on, or start a new run with --load_params and this file"
+        )

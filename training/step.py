@@ -1,5 +1,6 @@
 """One training step, without I/O: images and labels in, bits/dim out."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,14 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from model import PixelCNN, bits_per_dim, log_likelihood
+from model import PixelCNN, bits_per_dim, check_weights, log_likelihood
 from training.objective import candidate_classes, hybrid_loss
-from training.optimization import MovingAverage, make_optimizer
+from training.optimization import MovingAverage, make_optimizer, restore_optimizer
+from training.saved_values import number, whole_number
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.cuda_graph import GraphedFunction
-from utils.distributed import all_mean, is_loss, world_size
+from utils.distributed import all_mean, is_loss, rank, world_size
 from utils.errors import UserError, summary
 from utils.memory import out_of_memory
 from utils.precision import autocast
@@ -56,7 +58,7 @@ class TrainingStep:
     """
 
     def __init__(self, net: PixelCNN, settings: TrainSettings, precision: str, total_steps: int):
-        self.net, self.settings, self.precision = net, settings, precision
+        self.net, self.settings, self.precision, self.total_steps = net, settings, precision, total_steps
         self.device = next(net.parameters()).device
         self.negatives = settings.negatives or net.num_classes - 1
         self.parameters = list(net.parameters())
@@ -189,17 +191,30 @@ class TrainingStep:
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the state in a checkpoint, weights included.
+        """Restore the state in a checkpoint, weights included; a line says where the learning rate is another now.
 
-        Raises KeyError, RuntimeError, TypeError, ValueError or AttributeError for one of other contents.
+        Raises LookupError, TypeError, ValueError, AttributeError, RuntimeError or OverflowError for other contents.
         """
+        nr_resnet = self.net.settings["nr_resnet"]
+        check_weights(checkpoint["weights"], nr_resnet)
         self.net.load_state_dict(checkpoint["weights"])
         if self.ema is not None:
+            check_weights(checkpoint["ema"], nr_resnet)
             self.ema.net.load_state_dict(checkpoint["ema"])
-            self.ema.updates = int(checkpoint["ema_updates"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.scheduler.load_state_dict(checkpoint["scheduler"])
+            self.ema.updates = whole_number(checkpoint["ema_updates"], "ema_updates")
+        steps = whole_number(checkpoint["scheduler"]["last_epoch"], "last_epoch")
+        before = number(checkpoint["optimizer"]["param_groups"][0]["lr"], "lr", 0)
+        restore_optimizer(self.optimizer, self.scheduler, checkpoint["optimizer"], steps)
+        now = self.optimizer.param_groups[0]["lr"]
+        if not math.isclose(before, now, rel_tol=1e-6) and rank() == 0:
+            notify(
+                f"--lr_schedule {self.settings.lr_schedule} now ends after {self.total_steps} steps, "
+                f"{self.settings.max_epochs} epochs: here the learning rate changes from {before:.2e} to {now:.2e}"
+            )
         if self.scaler.is_enabled() and checkpoint["scaler"]:  # empty where the run was not in fp16 before
+            kinds = {name: type(value) for name, value in self.scaler.state_dict().items()}
+            if {name: type(value) for name, value in checkpoint["scaler"].items()} != kinds:
+                raise TypeError("scaler is not the state of a loss scale")
             self.scaler.load_state_dict(checkpoint["scaler"])
 
 

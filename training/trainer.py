@@ -79,7 +79,7 @@ class Trainer:
         self.step = TrainingStep(self.net, settings, self.precision, self.batches.per_epoch * settings.max_epochs)
         self.state = TrainingState(self.step)
         if last is not None:
-            self.state.restore(last)
+            self.state.restore(last, self.train_split.class_names)
             if self.state.best is None and self.state.epoch > settings.max_epochs:
                 raise UserError(
                     f"--max_epochs {settings.max_epochs}: the run in {printable(last.parent)} is in epoch "

@@ -49,6 +49,14 @@ def test_it_holds_the_average_what_was_measured_and_a_temperature(best, half, tm
     assert f"accuracy {evaluation.accuracy:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("settings", [["nr_filters"], "x", 3, None])
+def test_settings_that_are_none_are_left_out(best, settings, tmp_path):
+    path, out = tmp_path / "made.pt", tmp_path / "out.pt"
+    torch.save(read_checkpoint(best) | {"settings": settings, "epoch": "x", "step": [1]}, path)
+    assert export_checkpoint.main(["--checkpoint", str(path), "--out", str(out)]) == 0
+    assert read_checkpoint(out)["settings"] == {}
+
+
 def test_images_without_a_class_or_of_another_data_set_are_refused(best, tmp_path, monkeypatch):
     flags = ["--checkpoint", str(best), "--out", str(tmp_path / "out.pt")]
     split = load_split("digits", "validation")

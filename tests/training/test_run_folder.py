@@ -40,7 +40,7 @@ def test_sample_grids_replace_no_other_image(tmp_path):
         run_folder.check_place(settings)
 
 
-@pytest.mark.parametrize("line", ["5", "[1, 2]", "{}", "{"])
+@pytest.mark.parametrize("line", ["5", "[1, 2]", "{}", "{", '{"epoch": "1"}', '{"epoch": 1, "seconds": "2"}'])
 def test_metrics_that_are_damaged_are_an_error(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "seconds": 2.0}\n')
     assert run_folder.read_reports(tmp_path) == [{"epoch": 1, "seconds": 2.0}]
