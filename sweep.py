@@ -68,8 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         return run(argv)
-    except UserError as error:  # as of a URL with a misspelt flag
-        raise UserError(hide_password(str(error))) from None
+    except UserError as error:
+        message = str(error)
+        for argument in argv:
+            message = message.replace(argument, hide_password(argument))
+        raise UserError(message) from None
 
 
 def run(argv: list[str]) -> int:

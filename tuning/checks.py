@@ -58,7 +58,7 @@ def check_candidates(parameters: Sequence[Parameter], raw: Mapping[str, Any]) ->
 
 
 def candidates(parameter: Parameter) -> tuple[list[Value], list[Value]]:
-    """Values that a trial may get: all of a list, else the lowest, one between and the highest; and rare ones."""
+    """Values that a trial may get: all of a list, else the ends of the range and one between; and rare ones."""
     options = parameter.options
     if "values" in options:
         return options["values"], []
@@ -66,9 +66,10 @@ def candidates(parameter: Parameter) -> tuple[list[Value], list[Value]]:
     tails: list[Any] = []
     if "min" in options:
         low, high, _ = parameter.bounds()
-        values = [low, high] if parameter.distribution == "int_uniform" else [low, low + 0.618 * (high - low), high]
+        values = [low, high] if parameter.distribution == "int_uniform" else [low, high, low + 0.618 * (high - low)]
     else:
-        values, tails = [parameter.quantile(0.5)], [parameter.quantile(MARGIN), parameter.quantile(1 - MARGIN)]
+        values = [parameter.quantile(level) for level in (0.05, 0.95, 0.5)]
+        tails = [parameter.quantile(level) for level in (MARGIN, 1 - MARGIN)]
     if "q" in options:
         q = options["q"]
         return [quantise(value, q) for value in values], [quantise(value, q) for value in tails]

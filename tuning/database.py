@@ -50,8 +50,8 @@ def sqlite_url(path: Path) -> str:
 
 
 def hide_password(text: str) -> str:
-    """``text`` with *** for the passwords of the URLs in it."""
-    text = re.sub(r"(://[^:/@\s]*:).*@", r"\1***@", text, flags=re.DOTALL)
+    """``text``, a URL or an argument with one, with *** for its password."""
+    text = re.sub(r"(://[^:/@]*:).*@", r"\1***@", text, flags=re.DOTALL)
     return re.sub(r"([?&]\w*(?:pass|pwd)\w*=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
@@ -59,7 +59,7 @@ def parse_url(text: str) -> URL:
     """A database URL. Raises UserError that says what to write instead."""
     shown = printable(hide_password(text))
     scheme, _, rest = text.partition("://")
-    if re.fullmatch(r"(sqlite:)?[^:]+", text):
+    if re.fullmatch(r"(sqlite:)?[^:]+", text) and "://" not in text:
         raise UserError(f"--storage {shown} is no URL; write sqlite:///{shown.removeprefix('sqlite:')} for this file")
     if scheme.startswith("postgres") and not scheme.startswith("postgresql"):
         raise UserError(f"--storage {shown}: write {printable(hide_password(f'postgresql+psycopg://{rest}'))}")
@@ -124,8 +124,8 @@ def require_study_tables(url: URL) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What a driver says, without the SQL statement and the link that follow, and without a password."""
-    return hide_password((str(error).strip().splitlines() or [type(error).__name__])[0])
+    """What a driver says, without the SQL statement and the link that follow."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def may_pass(error: BaseException) -> bool:
@@ -150,6 +150,7 @@ class PatientStorage(optuna.storages.RDBStorage):
         self.shown = printable(hide_password(url.render_as_string()))
         self.lock = threading.Lock()
         self.local = threading.local()
+        self.grace = GRACE_PERIOD
         self.away = False
         self.back = -float("inf")  # when it last answered again
         libpq = url.get_backend_name() == "postgresql" and "psycopg" in url.get_driver_name()
@@ -158,7 +159,7 @@ class PatientStorage(optuna.storages.RDBStorage):
             url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),  # Optuna formats it
             engine_kwargs={"pool_pre_ping": True, "connect_args": timeouts},
             heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE_PERIOD,
+            grace_period=self.grace,
             heartbeat_stale_trial_callback=retry_stale_trial,
         )
 
@@ -169,7 +170,7 @@ class PatientStorage(optuna.storages.RDBStorage):
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         """None soon after the database was away: no trial could record its heartbeats."""
-        if time.monotonic() - self.back < GRACE_PERIOD:
+        if time.monotonic() - self.back < self.grace:
             return []
         return self.patiently(lambda: optuna.storages.RDBStorage._get_stale_trial_ids(self, study_id))
 

@@ -10,7 +10,7 @@ import optuna
 from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.database import HEARTBEAT, DatabaseLost, PatientStorage, queue_again
+from tuning.database import DatabaseLost, PatientStorage, queue_again
 from tuning.study import (
     count_trials,
     is_interrupted,
@@ -50,7 +50,7 @@ def run_sweep(sweep: Sweep, name: str, storage: PatientStorage, trials: int | No
     check_writable(sweep.folder / "trial_0000.log")
     while not (reached := target_reached(study, sweep)):
         if count_trials(study) >= total:  # some of them may belong to a killed sweep
-            recover_trials(study, sweep.interruption)
+            recover_trials(study, storage)
         if count_trials(study) >= total:
             break
         if size <= total:
@@ -100,11 +100,11 @@ def run_next(study: Study, sweep: Sweep, storage: PatientStorage) -> FrozenTrial
 
 @contextmanager
 def heartbeats(storage: PatientStorage, trial: Trial) -> Iterator[None]:
-    """Inside, the database is told every HEARTBEAT seconds that ``trial`` is running."""
+    """Inside, the database is told regularly that ``trial`` is running."""
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(HEARTBEAT):
+        while not ended.wait(storage.heartbeat_interval):
             storage.record_heartbeat(trial._trial_id)
 
     storage.record_heartbeat(trial._trial_id)

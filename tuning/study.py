@@ -13,11 +13,10 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from training.settings import TrainSettings, tagged
-from tuning.database import GRACE_PERIOD, open_storage, sqlite_url
+from tuning.database import PatientStorage, open_storage, sqlite_url
 from tuning.stopping import make_pruner
 from tuning.sweep_file import Sweep
 from utils.errors import UserError
-from utils.signals import Interruption
 
 
 def of_every_machine(fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,13 +115,13 @@ def is_interrupted(trial: FrozenTrial) -> bool:
     return trial.state.name == "FAIL" and "failure" not in trial.user_attrs
 
 
-def recover_trials(study: Study, interruption: Interruption) -> None:
+def recover_trials(study: Study, storage: PatientStorage) -> None:
     """Queue the trials of killed sweeps again.
 
-    Waits up to the grace period while trials are running elsewhere, since it takes that long to find out that a sweep
-    was killed. Raises KeyboardInterrupt on a signal.
+    Waits up to the grace period of ``storage`` while trials are running elsewhere, since it takes that long to find
+    out that a sweep was killed. Raises KeyboardInterrupt on a signal.
     """
-    end = time.monotonic() + GRACE_PERIOD + 2  # databases round to whole seconds
+    end = time.monotonic() + storage.grace + 2  # databases round to whole seconds
     announced = False
     while True:
         optuna.storages.fail_stale_trials(study)
@@ -131,8 +130,8 @@ def recover_trials(study: Study, interruption: Interruption) -> None:
             return
         if not announced:
             numbers = ", ".join(map(str, running))
-            print(f"waiting up to {GRACE_PERIOD} s to see whether trial {numbers} is still running", flush=True)
+            print(f"waiting up to {storage.grace} s to see whether trial {numbers} is still running", flush=True)
             announced = True
         time.sleep(0.5)
-        if interruption.signum is not None:
+        if storage.interruption.signum is not None:
             raise KeyboardInterrupt

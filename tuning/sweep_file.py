@@ -139,7 +139,7 @@ def parse_metric(metric: Any, method: str) -> tuple[str, Goal, float | None]:
     if target is not None and not is_number(target):
         raise UserError(f"metric: target is {target!r}, not a number")
     if goal is None and name in METRICS and METRICS[name].goal == "maximize":
-        notify(f"metric: {name} is minimized, as W&B does without a goal; goal: maximize is missing")
+        notify(f"metric: {name} is minimized, which is W&B's default; add goal: maximize for the opposite")
     return name, goal or "minimize", target
 
 

@@ -9,8 +9,9 @@ import yaml
 from PIL import Image
 
 from tuning.analysis import correlations, setting_importances, trial_rows
+from tuning.database import open_storage
 from tuning.report import plot_settings, write_report
-from tuning.study import make_sampler, open_storage, open_study
+from tuning.study import make_sampler, open_study, queue_untried
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, parse_sweep, read_sweep
 from tuning.trial import TrialFailed, best_metrics
 from utils.errors import UserError
@@ -28,14 +29,15 @@ def test_each_method_samples_and_a_resumed_search_repeats_nothing(method):
     study = optuna.create_study(direction="maximize")
 
     def objective(trial):
-        if method != "grid":
-            study.sampler = make_sampler(sweep, trial.number)
+        study.sampler = make_sampler(sweep, trial.number)
         settings = {parameter.name: parameter.suggest(trial) for parameter in file.parameters}
         return -(math.log10(settings["lr"] / 1e-3) ** 2) if "lr" in settings else 0
 
     count = 8 if method == "grid" else 40
     for _ in range(count):
         study.sampler = make_sampler(sweep, 0)
+        if method == "grid":
+            queue_untried(study, sweep)
         study.optimize(objective, 1)
     samples = [trial.params for trial in study.trials]
     assert len({tuple(params.values()) for params in samples}) == count
@@ -76,8 +78,7 @@ def synthetic_study(path, folder, count):
     numbers = random.Random(0)
 
     def objective(trial):
-        if file.method != "grid":
-            study.sampler = make_sampler(sweep, trial.number)
+        study.sampler = make_sampler(sweep, trial.number)
         settings = {parameter.name: parameter.suggest(trial) for parameter in file.parameters}
         quality = numbers.random()
         history = [
@@ -96,8 +97,11 @@ def synthetic_study(path, folder, count):
             raise TrialFailed
         return history[1]["accuracy"]
 
-    study.sampler = make_sampler(sweep, 0)
-    study.optimize(objective, count, catch=(TrialFailed,))
+    for _ in range(count):
+        study.sampler = make_sampler(sweep, 0)
+        if file.method == "grid":
+            queue_untried(study, sweep)
+        study.optimize(objective, 1, catch=(TrialFailed,))
     return study
 
 

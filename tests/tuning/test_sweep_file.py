@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tuning.search_space import parse_parameter
-from tuning.sweep_file import parse_sweep, read_sweep
+from tuning.sweep_file import fixed_settings, parse_sweep, read_sweep
 from utils.errors import UserError
 
 
@@ -156,22 +156,86 @@ def test_a_grid_holds_every_value():
     assert sweep.constants == {"lr": 0.1}
 
 
-def test_the_goal_is_to_minimize_unless_it_is_named():
+def test_the_goal_is_to_minimize_unless_it_is_named(capsys):
     assert parse_sweep(content(metric={"name": "val_bpd"}), "x").goal == "minimize"
+    assert capsys.readouterr().err == ""
+    assert parse_sweep(content(metric={"name": "accuracy"}), "x").goal == "minimize"
+    assert "accuracy is minimized" in capsys.readouterr().err
+
+
+def test_only_bayes_needs_a_metric():
+    for method in ("random", "grid"):
+        without = content(method=method)
+        del without["metric"]
+        sweep = parse_sweep(without, "x")
+        assert (sweep.metric, sweep.goal) == ("accuracy", "maximize")
+
+
+def test_the_best_value_of_a_metric_is_its_name_in_the_summary_at_wandb():
+    assert parse_sweep(content(metric={"name": "best_val_bpd"}), "x").metric == "val_bpd"
+    with pytest.raises(UserError, match="no run reports best_lr"):
+        parse_sweep(content(metric={"name": "best_lr"}), "x")
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "notice"),
+    [
+        (["${env}", "${interpreter}", "${program}", "${args}"], [], ""),
+        (["/usr/bin/env", "python3", "pcnn_train.py", "${args_no_boolean_flags}"], [], ""),
+        (["${env}", "python", "${program}", "--dataset", "digits", "${args}", "--seed=3"],
+         ["--dataset", "digits", "--seed=3"], ""),
+        (["${program}", "--config", "${args_json_file}", "--seed", 3], ["--seed", "3"], ""),
+        (["${program}", "--data_dir=${envvar:SWEEP_TEST}/x", "${args}"], ["--data_dir=/data/x"], ""),
+        (["${program}", "--tag", "${envvar:SWEEP_TEST_UNSET}"], ["--tag", "SWEEP_TEST_UNSET"], ""),
+        (["${env}", "OMP_NUM_THREADS=2", "torchrun", "${program}", "${args}"], [],
+         "command: OMP_NUM_THREADS=2 torchrun has no effect"),
+        (["bash", "train.sh", "${args}"], [], "command: it does not start pcnn_train.py and has no effect"),
+    ],
+)  # fmt: skip
+def test_a_command_gives_its_own_flags(command, flags, notice, capsys, monkeypatch):
+    monkeypatch.setenv("SWEEP_TEST", "/data")
+    monkeypatch.delenv("SWEEP_TEST_UNSET", raising=False)
+    sweep = parse_sweep(content(command=command), "x")
+    assert list(sweep.flags) == flags
+    errors = capsys.readouterr().err
+    assert errors.startswith(notice) if notice else errors == ""
+
+
+def test_the_flags_of_a_command_reach_the_trials():
+    command = ["${interpreter}", "${program}", "--dataset", "digits", "--lr", "0.1", "--seed", "4", "${args}"]
+    parameters = {"nr_filters": {"values": [4, 8]}, "lr": {"value": 0.2}}
+    fixed = fixed_settings(parse_sweep(content(command=command, parameters=parameters), "x"), ["--seed", "5"])
+    assert fixed == {"dataset": "digits", "lr": 0.2, "seed": 5, "en_wandb": False}
+
+
+def test_keys_of_wandb_alone_are_allowed():
+    parse_sweep(content(controller={"type": "local"}, kind="sweep", project="p", description="d"), "x")
+    parse_sweep(content(metric={"name": "accuracy", "goal": "maximize", "impute": "worst"}), "x")
 
 
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
         ([], "mapping"),
-        (content(early_terminate={"type": "hyperband"}), "early_terminate.*--prune"),
-        (content(command=["python"]), "key command"),
+        (content(early_terminate={"type": "hyperband"}), "early_terminate: give min_iter, or max_iter and s"),
+        (content(early_terminate={"type": "median"}), "early_terminate: give a type"),
+        (content(early_terminate="hyperband"), "early_terminate: give a type"),
+        (content(early_terminate={"type": "hyperband", "min_iter": 0}), "min_iter is 0; give a whole number of 1"),
+        (content(early_terminate={"type": "hyperband", "min_iter": 3, "eta": 1.5}), "eta is 1.5; give a whole .* of 2"),
+        (content(early_terminate={"type": "hyperband", "max_iter": 2, "s": 1}), "max_iter 2 is below eta 3"),
+        (content(early_terminate={"type": "hyperband", "iter": 2}), "key iter is not supported"),
+        (content(command="python ${program}"), "command must be a list"),
+        (content(scheduler={"engine": "ax"}), "key scheduler is not supported"),
         (content(method="annealing"), "method is 'annealing'.*bayes"),
         (content(method=None), "method is None"),
         (content(program="train.py"), "program is 'train.py'"),
         (content(run_cap=0), "run_cap is 0"),
-        (content(metric=None), "metric must have a name"),
-        (content(metric={"name": "accuracy", "target": 1}), "key target"),
+        (content(method="bayes", metric=None), "metric must have a name"),
+        (content(metric={}), "metric must have a name"),
+        (content(metric={"name": "val_accuracy"}), "no run reports val_accuracy; name one of accuracy, val_bpd, fid"),
+        (content(metric={"name": "epoch"}), "no run reports epoch"),
+        (content(metric={"name": "accuracy", "targets": 1}), "key targets"),
+        (content(metric={"name": "accuracy", "target": "high"}), "target is 'high', not a number"),
         (content(metric={"name": "accuracy", "goal": "up"}), "goal is 'up'"),
         (content(parameters=[]), "parameters must be a mapping"),
         (content(parameters={"lr": {"value": 1}}), "no setting to search"),
@@ -192,7 +256,12 @@ def test_invalid_files(bad, words):
         ("lr", 0.1, "lr: give a mapping"),
         ("lr", {}, "lr: give value, values, min and max"),
         ("lr", {"min": 1}, "lr: give value, values, min and max"),
-        ("lr", {"parameters": {"a": {"value": 1}}}, "lr: the key parameters"),
+        ("lr", {"parameters": {"a": {"value": 1}}}, "lr is nested; nested settings are not supported"),
+        (
+            "optimizer",
+            {"parameters": {"lr": {"values": [1]}}},
+            "optimizer is nested; nested settings are not supported",
+        ),
         ("lr", {"distribution": "cauchy"}, "distribution cauchy is not supported"),
         ("lr", {"distribution": ["normal"]}, "distribution .* is not supported"),
         ("lr", {"distribution": "normal", "min": 1}, "normal has no key min"),

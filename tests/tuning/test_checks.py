@@ -1,0 +1,132 @@
+"""What a sweep asks of pcnn_train.py: values and metrics are checked before the first trial."""
+
+import pytest
+
+import pcnn_train
+from tests.runs import SHORT, reports
+from tuning.checks import MEASURED, check_candidates
+from tuning.search_space import parse_parameter
+from tuning.sweep_file import fixed_settings, parse_sweep
+from utils.errors import UserError
+
+
+def check(name, options):
+    check_candidates([parse_parameter(name, options)], {name: options})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "value"),
+    [
+        ("dropout", {"min": 0, "max": 1}, "1"),
+        ("dropout", {"min": 0.0, "max": 1.0}, "1.0"),
+        ("dropout", {"min": -0.1, "max": 0.5}, "-0.1"),
+        ("dropout", {"distribution": "q_uniform", "min": 0.1, "max": 0.9, "q": 0.5}, "1.0"),
+        ("dropout", {"values": [0.5, 1.5]}, "1.5"),
+        ("dropout", {"distribution": "normal", "mu": 0.5, "sigma": 0.4}, "-0.15"),
+        ("dropout", {"distribution": "beta", "a": 1000, "b": 1e-3}, "1.0"),
+        ("lr", {"min": 0, "max": 0.1}, "0"),
+        ("ema", {"distribution": "log_uniform", "min": -3, "max": 1}, "2.718281828459045"),
+        ("ema", {"distribution": "q_beta"}, "1"),
+        ("nr_filters", {"min": 8.0, "max": 64.0}, "8.0"),
+        ("nr_filters", {"distribution": "q_uniform", "min": 8, "max": 64, "q": 0.5}, "8.0"),
+        ("nr_filters", {"distribution": "uniform", "min": 8, "max": 64}, "42.6"),
+        ("nr_filters", {"distribution": "log_uniform_values", "min": 8, "max": 64}, "42.6"),
+        ("nr_resnet", {"min": 0, "max": 3}, "0"),
+        ("image_size", {"min": 8, "max": 1024}, "1024"),
+        ("seed", {"min": 0, "max": 2**32}, "4294967296"),
+        ("fusion", {"values": ["early", "late"]}, "late"),
+        ("augment", {"min": 0, "max": 1}, "0"),
+        ("deterministic", {"values": [0.5, 1.5]}, "0.5"),
+        ("negatives", {"values": [None, 0]}, "0"),
+        ("precision", {"values": ["fp32", "fp8"], "probabilities": [1, 1]}, "fp8"),
+    ],
+)
+def test_a_value_that_the_setting_does_not_take(name, options, value, capsys):
+    with pytest.raises(UserError, match=rf"^{name}: a trial could get {value}") as error:
+        check(name, options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dropout", {"min": 0.0, "max": 0.9}),
+        ("dropout", {"distribution": "uniform", "min": 0, "max": 0.9}),
+        ("dropout", {"distribution": "q_uniform", "min": 0, "max": 0.9, "q": 0.1}),
+        ("dropout", {"values": [0, 0.5]}),
+        ("lr", {"distribution": "log_uniform", "min": -9, "max": -4}),
+        ("lr", {"distribution": "log_normal", "mu": -7, "sigma": 0.5}),
+        ("lr", {"distribution": "int_uniform", "min": 1, "max": 2}),  # as it says
+        ("nr_filters", {"min": 8, "max": 64}),
+        ("nr_filters", {"distribution": "q_log_uniform_values", "min": 8, "max": 64, "q": 8}),
+        ("nr_filters", {"distribution": "q_uniform", "min": 8.0, "max": 64.0}),
+        ("negatives", {"values": [None, 1, 2]}),
+        ("compile", {"values": [None, True]}),
+    ],
+)
+def test_what_a_setting_takes_needs_no_word(name, options, capsys):
+    check(name, options)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("grad_clip", {"min": 0, "max": 3}),
+        ("lr", {"min": 1, "max": 2}),
+        ("grad_clip", {"distribution": "q_uniform", "min": 0.0, "max": 3.0}),
+        ("grad_clip", {"distribution": "q_log_uniform_values", "min": 0.5, "max": 3.5}),
+    ],
+)
+def test_a_decimal_setting_that_gets_whole_numbers_only(name, options, capsys):
+    check(name, options)
+    assert capsys.readouterr().err.startswith(f"{name} gets whole numbers only, as W&B reads these options; a decimal")
+
+
+def test_the_advice_for_whole_numbers_out_of_range():
+    with pytest.raises(
+        UserError, match=r"dropout: a trial could get 1, .*; a decimal point in min, max or q, as in 0.0"
+    ):
+        check("dropout", {"min": 0, "max": 1})
+
+
+def test_tails_that_the_setting_does_not_take(capsys):
+    check("lr", {"distribution": "normal", "mu": 0.01, "sigma": 0.003})
+    errors = capsys.readouterr().err
+    assert errors.startswith("lr: a few trials may get values like -0.00") and len(errors.splitlines()) == 1
+
+
+def sweep(metric, constants):
+    parameters = {"nr_filters": {"values": [4, 8]}} | constants
+    metric = {"name": metric, "goal": "minimize"}
+    return parse_sweep({"method": "bayes", "metric": metric, "parameters": parameters}, "x")
+
+
+@pytest.mark.parametrize(
+    ("metric", "constants", "flags"),
+    [
+        ("fid", {"sampling_interval": {"value": 0}}, []),
+        ("fid", {}, ["--fid_samples", "0"]),
+        ("frechet_distance_unofficial_weights", {"fid_samples": {"value": 0}}, []),
+        ("train_cross_entropy", {}, []),
+    ],
+)
+def test_a_metric_that_these_trials_do_not_measure(metric, constants, flags):
+    with pytest.raises(UserError, match=f"{metric} is measured only with [a-z_]+ above 0"):
+        fixed_settings(sweep(metric, constants), flags)
+
+
+def test_a_metric_that_some_trials_measure():
+    fixed_settings(sweep("fid", {}))
+    fixed_settings(sweep("fid", {"fid_samples": {"values": [0, 100]}}))
+    fixed_settings(sweep("train_cross_entropy", {}), ["--discriminative_weight", "0.1"])
+
+
+def test_a_run_reports_no_other_numbers(tmp_path):
+    """Beside those that may be optimised, a report counts and names the epoch."""
+    folder = tmp_path / "run"
+    assert (
+        pcnn_train.main([*SHORT, "--max_epochs", "1", "--discriminative_weight", "0.1", "--run_dir", str(folder)]) == 0
+    )
+    reported = reports(folder)[0].keys() | {"seconds", "images_per_second"}
+    assert reported - {"epoch", "step", "lr"} == set(MEASURED) - {"fid", "frechet_distance_unofficial_weights"}
