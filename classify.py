@@ -23,7 +23,8 @@ from data import load_split
 from evaluation.attribution import check_maps, write_attributions
 from evaluation.images import images_of_paths, images_of_split
 from evaluation.prediction_file import PredictionFile
-from evaluation.predictions import class_prior, posterior_temperature, predict
+from evaluation.predictions import posterior_temperature, predict
+from evaluation.prior import class_prior, describe_prior, prior_weights
 from evaluation.report import report
 from evaluation.scoring import MirrorScorer, Scorer
 from model import PRETRAINED, load_checkpoint
@@ -50,7 +51,8 @@ class ClassifySettings:
         dataset: classify a split of this data set instead of PATHs.
         split: with --dataset: train, validation or test.
         data_dir: with --dataset: where its files are; datasets/NAME by default.
-        prior: p(class), a positive number for each class, as in --prior 0.1 0.2 0.3 0.4; scaled to sum to 1.
+        prior: p(class), a positive number for each class, in the order of the checkpoint (for folders by sorted name:
+            1, 10, 2), as in --prior 0.1 0.2 0.7, or by name, as in --prior cat=0.1 dog=0.9; scaled to sum to 1.
             Uniform by default.
         temperature: of the posterior, used for the confidence; labels do not depend on it. By default
             the one in the checkpoint, which was fitted on validation images, else 1.
@@ -70,7 +72,7 @@ class ClassifySettings:
     dataset: str | None = None
     split: str = "validation"
     data_dir: str | None = None
-    prior: list[float] | None = None
+    prior: list[float | str] | str | None = None
     temperature: PositiveFloat | None = None
     tta: Literal["none", "flip"] = "none"
     explain: str | None = None
@@ -89,7 +91,7 @@ def is_number(argument: str) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     argv = bare_flag(sys.argv[1:] if argv is None else argv, "--resume")
-    argv = join_list(argv, "--prior", is_number)
+    argv = join_list(argv, "--prior", lambda argument: is_number(argument.rpartition("=")[2]))  # or NAME=NUMBER
     settings = parse_settings(ClassifySettings, __doc__, argv, positional="paths")
     if bool(settings.paths) == (settings.dataset is not None):
         raise UserError("give either PATHs of images or --dataset NAME (see --help)")
@@ -100,13 +102,14 @@ def main(argv: list[str] | None = None) -> int:
 def classify(settings: ClassifySettings) -> int:
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint, device)
-    prior = class_prior(settings.prior, net.num_classes)
+    weights = prior_weights(settings.prior, net.class_names)
+    prior = class_prior(weights)
     temperature = posterior_temperature(settings.temperature, net)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata; what matters is in the rows
     if settings.dataset is None:
         images = images_of_paths(settings.paths, net)
     else:
-        load = (settings.dataset, settings.split, net.image_size, settings.data_dir)
+        load = (settings.dataset, settings.split, net.image_size, settings.data_dir, True)  # bad images get a row
         images = images_of_split(main_first(lambda: load_split(*load)), net)
 
     check_writable(settings.out)
@@ -117,7 +120,7 @@ def classify(settings: ClassifySettings) -> int:
     score = MirrorScorer(scorer) if settings.tta == "flip" else scorer
     identity = {
         "checkpoint": file_hash(Path(settings.checkpoint)),
-        "prior": settings.prior,
+        "prior": weights,
         "temperature": temperature,
         "tta": settings.tta,
         "precision": [settings.precision, scorer.precision],
@@ -139,15 +142,16 @@ def classify(settings: ClassifySettings) -> int:
     except Interrupted as stop:
         done = f"{len(file.predictions)} of {len(images.names)} rows are in {shlex.quote(printable(file.partial))}"
         raise Interrupted(stop.signum, f"stopped; {done}: to resume, repeat the command with --resume") from None
+    if prior is not None:
+        print(describe_prior(prior, net.class_names))
     for line in report(file.predictions, net.class_names, Path(settings.out)):
         print(line)
     if settings.explain:
         explaining = write_attributions(net, images, file.predictions, settings.explain, mirror=settings.tta == "flip")
         count = sum(1 for _ in tqdm(explaining, "attribution maps", unit="image", disable=None))
         print(f"attribution maps: {count} in {printable(settings.explain)}, the first ones in overview.png")
-    if images.skipped:
-        example = printable(images.skipped[0])
-        print(f"skipped: {len(images.skipped)} files without an image's extension, such as {example}")
+    for line in images.notes:
+        print(line)
     failed = sum(bool(p.error) for p in file.predictions)
     if failed:
         where = f"see the column error of {printable(settings.out)}"

@@ -24,6 +24,7 @@ from evaluation.fid import FID, SafeFID
 from evaluation.fid_reference import parse_reference
 from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder
 from model import PRETRAINED, PixelCNN, load_checkpoint
+from plots.fonts import class_labels
 from plots.images import labelled_grid, write_png
 from utils.arguments import Seed, join_list, parse_settings
 from utils.device import pick_device
@@ -31,7 +32,7 @@ from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
 from utils.files import check_writable, nameable
 from utils.script import run_script
-from utils.text import file_stems, printable
+from utils.text import composed, file_stems, printable
 
 PerClass: Any = restricted_number_type("PerClass", int, [(">=", 1), ("<=", MAX_PER_CLASS)])
 
@@ -94,7 +95,7 @@ def generate(settings: GenerateSettings) -> int:
     for flag, values in (("--classes", settings.classes), ("--complete", settings.complete)):
         if values == []:
             raise UserError(f"{flag} has no values; give one or more, or leave it out")
-    names = list(net.class_names) if settings.classes is None else settings.classes
+    names = list(net.class_names) if settings.classes is None else [*map(composed, settings.classes)]
     unknown = [name for name in names if name not in net.class_names]
     if unknown:
         known = ", ".join(map(printable, net.class_names))
@@ -116,10 +117,11 @@ def generate(settings: GenerateSettings) -> int:
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
     tiles: list[tuple[int, int, Tensor]] = []  # of the grid: row, column, image
     row_names: list[str] = []
+    labels = class_labels(net.class_names)
     files: list[Path] = []
     for start in starts:
         first_row = len(row_names)
-        row_names += [start.prefix + net.class_names[label] for label in classes]
+        row_names += [start.prefix + labels[label] for label in classes]
         for row in range(first_row, len(row_names)):
             tiles += [(row, column - len(start.shown), image) for column, image in enumerate(start.shown)]
         for label, number, image in draw_images(

@@ -11,7 +11,11 @@ from utils.text import printable
 
 
 def split_reference(
-    dataset: str, split: str, image_size: int | tuple[int, int] | None, data_dir: str | None
+    dataset: str,
+    split: str,
+    image_size: int | tuple[int, int] | None,
+    data_dir: str | None,
+    skip_bad_images: bool = False,
 ) -> Path | ImageSet:
     """The reference that a split is: pixels at ``image_size``, or for cpen455 its folder of 64x64 files, as published.
 
@@ -19,7 +23,7 @@ def split_reference(
     """
     if dataset == "cpen455" and split in DATASETS[dataset].splits:
         return split_folder(split, None if data_dir is None else Path(os.path.expanduser(data_dir)))
-    return load_split(dataset, split, image_size, data_dir)
+    return load_split(dataset, split, image_size, data_dir, skip_bad_images)
 
 
 def parse_reference(reference: str, image_size: tuple[int, int], data_dir: str | None) -> Path | ImageSet:

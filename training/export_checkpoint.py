@@ -13,10 +13,10 @@ from data import load_split
 from evaluation.calibration import expected_calibration_error, fit_temperature
 from evaluation.evaluate import check_labelled, evaluate
 from evaluation.images import check_data_set
-from evaluation.metrics import classification_scores
 from model import load_checkpoint, posterior, save_checkpoint
 from training.settings import tagged
 from utils.arguments import parse_settings
+from utils.console import notify
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
@@ -49,7 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(ExportSettings, __doc__, argv)
     check_writable(settings.out)
     net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
-    split = load_split(net.dataset, settings.split, net.image_size, settings.data_dir)
+    trained = net.metadata.get("settings") or {}
+    skip = bool(trained.get("skip_bad_images"))  # as the run did
+    split = load_split(net.dataset, settings.split, net.image_size, settings.data_dir, skip)
+    for line in split.lines():
+        notify(line)
     check_data_set(split, net)
     check_labelled(split, f"{net.dataset} {settings.split}")
     evaluation = evaluate(net, split, "fp32")
@@ -59,7 +63,6 @@ def main(argv: list[str] | None = None) -> int:
         if evaluation.accuracy < full:
             raise UserError(f"--half: accuracy would be {evaluation.accuracy:.4f}, not {full:.4f}; leave it out")
     temperature = fit_temperature(evaluation.log_likelihoods, split.labels)
-    accuracy, macro_f1, _ = classification_scores(split.labels.tolist(), evaluation.predictions.tolist())
     correct = (evaluation.predictions == split.labels).tolist()
     error = {}
     for name, t in (("1", 1.0), (f"{temperature:.1f}", temperature)):
@@ -73,21 +76,24 @@ def main(argv: list[str] | None = None) -> int:
         image_size=net.image_size,
         class_names=net.class_names,
         dataset=net.dataset,
-        settings={k: v for k, v in (net.metadata.get("settings") or {}).items() if k not in tagged("machine")},
+        settings={k: v for k, v in trained.items() if k not in tagged("machine")},
         epoch=net.metadata.get("epoch"),
         step=net.metadata.get("step"),
         temperature=temperature,
         validation={
             "split": settings.split,
             "images": len(split),
-            "accuracy": accuracy,
+            "accuracy": evaluation.accuracy,
+            "balanced_accuracy": evaluation.balanced_accuracy,
+            "f1": evaluation.f1,
             "bpd": evaluation.bpd,
-            "macro_f1": macro_f1,
             "expected_calibration_error": error[f"{temperature:.1f}"],
         },
     )
     size = Path(settings.out).stat().st_size / 2**20
-    print(f"accuracy {accuracy:.4f}, {evaluation.bpd:.3f} bits/dim over {len(split)} {settings.split} images")
+    print(
+        f"accuracy {evaluation.accuracy:.4f}, {evaluation.bpd:.3f} bits/dim over {len(split)} {settings.split} images"
+    )
     print(f"{printable(settings.out)}: {size:.1f} MiB")
     return 0
 

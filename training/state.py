@@ -1,13 +1,40 @@
 """All that changes while a network is trained, saved and restored as one."""
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
 
+from data import ImageSet
 from model import read_checkpoint
 from training.step import TrainingStep
+from utils.console import notify
+from utils.distributed import rank
 from utils.errors import UserError, reason
-from utils.text import printable
+from utils.text import composed, printable
+
+
+def image_list(train: ImageSet, validation: ImageSet) -> str:
+    """A hash of the images' names, which changes where one is added, removed or renamed."""
+    names = "\n".join(composed(path) for split in (train, validation) for path in split.paths)
+    return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+
+
+def check_images(checkpoint: dict[str, Any], path: Path, train: ImageSet, validation: ImageSet) -> None:
+    """Raise UserError where the images of a run to resume have other classes; warn where they are others."""
+    run = printable(path.parent)
+    before = tuple(composed(str(name)) for name in checkpoint["class_names"])
+    if before != train.class_names:
+        lost, new = (", ".join(sorted(map(printable, names))[:5]) for names in (
+            {*before} - {*train.class_names}, {*train.class_names} - {*before}
+        ))  # fmt: skip
+        raise UserError(
+            f"the run in {run} has other classes than these images "
+            f"({lost or 'none'} gone, {new or 'none'} new); bring them back, or start another run"
+        )
+    images = image_list(train, validation)
+    if checkpoint.get("images", images) != images and rank() == 0:  # older ones lack it
+        notify(f"warning: the images are not those that the run in {run} had; it goes on with these, in another order")
 
 
 class TrainingState:
@@ -22,7 +49,7 @@ class TrainingState:
         epoch_steps: its steps so far, skipped ones included.
         epoch_seconds: of training in it.
         total_steps: steps of the run.
-        best: ranking of best.pt, (accuracy, -bits/dim); None before the first evaluation.
+        best: `ranking` of best.pt by --best_metric; None before the first evaluation.
         reports: one for each finished epoch, the lines of metrics.jsonl.
     """
 
@@ -69,9 +96,13 @@ class TrainingState:
         best = None if self.best is None else list(self.best)
         return {**self.step.state(), "progress": progress, "best": best, "metrics": self.reports}
 
-    def restore(self, path: Path) -> None:
-        """Return to the state in a last.pt, weights included. Raises CheckpointError, UserError."""
+    def restore(self, path: Path, train: ImageSet, validation: ImageSet) -> None:
+        """Return to the state in a last.pt, weights included; a warning says so where its images were others.
+
+        Raises CheckpointError; UserError where its classes were others.
+        """
         checkpoint = read_checkpoint(path)
+        check_images(checkpoint, path, train, validation)
         try:
             self.step.restore(checkpoint)
             progress = checkpoint["progress"]

@@ -29,7 +29,8 @@ def test_a_row_is_the_best_epoch(run, capsys):
     best = max(reports, key=lambda report: (report["accuracy"], -report["val_bpd"]))
     cells = row.strip("| ").split(" | ")
     assert cells[:4] == ["tiny", "1/8/2, early+middle", "likelihood", "1"]
-    assert cells[4:8] == [f"{best['epoch']} of 2", f"{best['accuracy']:.4f}", f"{best['val_bpd']:.3f}", "not available"]
+    measured = [f"{best[key]:.4f}" for key in ("accuracy", "balanced_accuracy", "f1")]
+    assert cells[4:10] == [f"{best['epoch']} of 2", *measured, f"{best['val_bpd']:.3f}", "not available"]
     assert header.count("|") == rule.count("|") == row.count("|")
 
 
