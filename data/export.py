@@ -8,6 +8,7 @@ from PIL import Image
 from data.registry import load_split
 from data.types import ImageSet
 from utils.arguments import parse_flags
+from utils.console import notify
 from utils.errors import DataError
 from utils.script import run_script
 
@@ -40,8 +41,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", help="a new or empty folder")
     parser.add_argument("--data_dir", type=str | None, help="folder with the data set's files")
     parser.add_argument("--image_size", type=int | None, help="side in pixels, a multiple of 4")
+    parser.add_argument("--skip_bad_images", type=bool, default=False, help="leave out images that cannot be read")
     settings = parse_flags(parser, argv)
-    split = load_split(settings.dataset, settings.split, settings.image_size, settings.data_dir)
+    where = (settings.image_size, settings.data_dir, settings.skip_bad_images)
+    split = load_split(settings.dataset, settings.split, *where)
+    for line in split.lines():
+        notify(line)
     export_split(split, settings.out)
     print(f"{len(split)} images in {settings.out}")
 

@@ -59,17 +59,17 @@ def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> Imag
 def check_classes(data_dir: Path | None) -> None:
     """Raise DataError where the training images have a single class; it names the level below if that has several."""
     data_dir = existing(data_dir)
-    listing = list_split("train", data_dir)
-    if len(listing.class_names) > 1:
+    if len(list_split("train", data_dir).class_names) > 1:
         return
-    ((name, files),) = listing.files.items()
+    train = training_folder(data_dir)
+    ((name, files),) = _files_by_class(train or data_dir).files.items()
     folders = [file.parent for file in files]
     top = Path(os.path.commonpath(folders))
     below = sorted({folder.relative_to(top).parts[0] for folder in folders if folder != top})
     advice = "add the others, or train a model of images without classes by --fusion none"
     if len(below) > 1:
         shown = ", ".join(map(printable, below[:5])) + (", ..." if len(below) > 5 else "")
-        if training_folder(data_dir) is None:
+        if train is None:
             advice = f"if {shown} are the classes, give --data_dir {printable(top)}"
         else:
             advice = f"if {shown} are the classes, move them out of {printable(top)}, into the folder of the split"

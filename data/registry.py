@@ -45,7 +45,7 @@ def load_split(
     size = _height_width(source.image_size if image_size is None else image_size)
     images = source.load(split, size, None if data_dir is None else Path(os.path.expanduser(data_dir)))
     if images.bad and not (skip_bad_images and len(images)):  # without any there is nothing to train on
-        advice = "repair or remove them, or train without them by --skip_bad_images true"
+        advice = "repair or remove them (pcnn_train.py goes on without them by --skip_bad_images true)"
         raise DataError(f"{images.describe_bad()}; {advice}")
     return images
 

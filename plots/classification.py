@@ -11,7 +11,7 @@ from plots.fonts import class_labels
 
 LABELLED = 40  # classes with a label in the confusion matrix
 LONGEST = 30  # characters of a label
-MAX_CELLS = 1000  # of its side; the figure has about two pixels for each
+MAX_CELLS = 500  # of its side; the figure has about four pixels for each
 
 
 def plot_confusion_matrix(
@@ -20,23 +20,26 @@ def plot_confusion_matrix(
     """Write the confusion matrix as PNG: true classes down, predicted ones across.
 
     Up to 40 classes have counts in the cells. With more the figure stays as large, and every second, third, ... class
-    is labelled; above 1000 neighbouring classes share a cell. ``truth`` and ``predicted`` are labels, 0 ..
-    num_classes-1, of the same N images. Raises UserError where ``path`` cannot be written.
+    is labelled; above 500 neighbouring classes share a cell, so that memory does not grow. ``truth`` and ``predicted``
+    are labels, 0 .. num_classes-1, of the same N images. Raises UserError where ``path`` cannot be written.
     """
     classes = len(class_names)
-    cells = min(classes, MAX_CELLS)
+    per_cell = -(-classes // MAX_CELLS)
+    cells = -(-classes // per_cell)
     counts = np.zeros((cells, cells), dtype=np.int64)
-    np.add.at(counts, tuple(np.asarray(labels) * cells // classes for labels in (truth, predicted)), 1)
+    np.add.at(counts, (np.asarray(truth) // per_cell, np.asarray(predicted) // per_cell), 1)
     side = 2.5 + 0.5 * min(classes, LABELLED)  # inches
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(counts, cmap="Blues", interpolation="nearest", extent=(-0.5, classes - 0.5, classes - 0.5, -0.5))
+    end = cells * per_cell - 0.5
+    axes.imshow(counts, cmap="Blues", interpolation="nearest", extent=(-0.5, end, end, -0.5))
     shown = range(0, classes, -(-classes // LABELLED))
     names = class_labels(class_names, LONGEST)
     labels = [names[i] for i in shown]
     axes.set_xticks(shown, labels, rotation=90, parse_math=False)  # a $ in a name is a $
     axes.set_yticks(shown, labels, parse_math=False)
-    axes.set(xlabel="predicted class", ylabel="true class")
+    shared = f" ({per_cell} per cell)" if per_cell > 1 else ""
+    axes.set(xlabel=f"predicted class{shared}", ylabel=f"true class{shared}")
     for i in range(classes) if classes <= LABELLED else ():  # 10,000 numbers would take longer than many an epoch
         for j in range(classes):
             colour = "white" if 2 * counts[i, j] > counts.max() else "black"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from data import ImageSet, find_images, load_split, read_image
 from data.export import export_split, main
@@ -38,6 +39,21 @@ def test_a_slash_in_a_class_name_is_no_folder(tmp_path):
     )
     export_split(split, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Bag", "T-shirt_top"]
+
+
+def test_what_is_left_out_is_told(tmp_path, capsys):
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "set" / name)
+    (tmp_path / "set/a/3.heic").touch()
+    (tmp_path / "set/b/3.png").touch()
+    flags = ["folder", "train", str(tmp_path / "out"), "--data_dir", str(tmp_path / "set")]
+    with pytest.raises(DataError, match=r"1 of 3 images cannot be read: .*b/3\.png"):
+        main(flags)
+    main([*flags, "--skip_bad_images", "true"])
+    told = capsys.readouterr().err
+    assert "left out 1 .heic in a" in told and "left out: 1 of 3 images cannot be read" in told
+    assert len(find_images(tmp_path / "out")) == 2
 
 
 def test_a_mistake_at_the_shell_is_one_line(tmp_path):

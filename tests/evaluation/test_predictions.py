@@ -1,4 +1,4 @@
-"""Labelling: lists on the command line, priors, temperatures, truth from folders, rows."""
+"""Labelling: lists on the command line, temperatures, truth from folders, rows."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.images import Images, true_label
-from evaluation.predictions import class_prior, posterior_temperature, predict
+from evaluation.predictions import posterior_temperature, predict
 from evaluation.scoring import Scorer
 from model import PixelCNN
 from utils.arguments import join_list
@@ -21,18 +21,6 @@ def test_lists_are_joined_as_far_as_they_belong():
     assert join_list(argv, "--prior", lambda x: x[0].isdigit()) == ["a.png", '--prior=["0.5", "0.5"]', "b.png"]
     assert join_list(["--prior=[1]", "x"], "--prior", str.isdigit) == ["--prior=[1]", "x"]
     assert join_list(["--prior"], "--prior", str.isdigit) == ["--prior"]
-
-
-def test_priors_sum_to_one():
-    assert class_prior(None, 3) is None
-    assert class_prior([1, 3], 2).tolist() == [0.25, 0.75]
-    assert class_prior([1e308] * 10, 10).tolist() == pytest.approx([0.1] * 10)
-
-
-@pytest.mark.parametrize("weights", [[1], [1, 0], [1, -1], [1, math.nan], [1, math.inf]])
-def test_bad_priors(weights):
-    with pytest.raises(UserError, match="--prior"):
-        class_prior(weights, 2)
 
 
 def test_the_innermost_folder_named_after_a_class_is_the_truth():
