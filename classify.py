@@ -9,6 +9,7 @@ the split has labels), accuracy and F1 are printed, and confusion.png and reliab
 Rows are written to OUT.partial one by one, and --resume continues an interrupted classification.
 """
 
+import os
 import shlex
 import sys
 import warnings
@@ -89,9 +90,14 @@ def is_number(argument: str) -> bool:
     return True
 
 
+def is_weight(argument: str) -> bool:
+    """Whether an argument after --prior is a number or NAME=NUMBER, and not a flag or a file."""
+    return is_number(argument) or ("=" in argument and argument[0] != "-" and not os.path.lexists(argument))
+
+
 def main(argv: list[str] | None = None) -> int:
     argv = bare_flag(sys.argv[1:] if argv is None else argv, "--resume")
-    argv = join_list(argv, "--prior", lambda argument: is_number(argument.rpartition("=")[2]))  # or NAME=NUMBER
+    argv = join_list(argv, "--prior", is_weight)
     settings = parse_settings(ClassifySettings, __doc__, argv, positional="paths")
     if bool(settings.paths) == (settings.dataset is not None):
         raise UserError("give either PATHs of images or --dataset NAME (see --help)")

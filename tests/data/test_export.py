@@ -42,11 +42,11 @@ def test_a_slash_in_a_class_name_is_no_folder(tmp_path):
 
 
 def test_what_is_left_out_is_told(tmp_path, capsys):
-    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
-        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "set" / name)
-    (tmp_path / "set/a/3.heic").touch()
-    (tmp_path / "set/b/3.png").touch()
+    for name in ("a", "b"):
+        (tmp_path / "set/train" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "set/train" / name / "1.png")
+    (tmp_path / "set/train/a/3.heic").touch()
+    (tmp_path / "set/train/b/3.png").touch()
     flags = ["folder", "train", str(tmp_path / "out"), "--data_dir", str(tmp_path / "set")]
     with pytest.raises(DataError, match=r"1 of 3 images cannot be read: .*b/3\.png"):
         main(flags)

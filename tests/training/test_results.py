@@ -34,6 +34,18 @@ def test_a_row_is_the_best_epoch(run, capsys):
     assert header.count("|") == rule.count("|") == row.count("|")
 
 
+def test_a_run_of_an_older_version_has_a_row(run, tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    config = (run / "config.yaml").read_text().splitlines(keepends=True)
+    (old / "config.yaml").write_text("".join(line for line in config if "best_metric" not in line))
+    reports = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for report in reports:
+        del report["balanced_accuracy"], report["f1"]
+    (old / "metrics.jsonl").write_text("".join(json.dumps(report) + "\n" for report in reports))
+    assert results.row(results.read_run(old))[6:8] == ("not measured", "not measured")
+
+
 def test_a_folder_that_is_no_run(tmp_path, run):
     with pytest.raises(UserError, match=r"config\.yaml"):
         results.main([str(tmp_path)])
