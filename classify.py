@@ -10,6 +10,7 @@ Rows are written to OUT.partial one by one, and --resume continues an interrupte
 to standard output, and what is otherwise printed there to stderr; it and a pipe have no OUT.partial and no figures.
 """
 
+import os
 import shlex
 import sys
 import warnings
@@ -24,7 +25,8 @@ from data import load_split
 from evaluation.attribution import check_maps, write_attributions
 from evaluation.images import Images, files_of_split, images_of_paths, images_of_split
 from evaluation.prediction_file import PredictionFile
-from evaluation.predictions import Prediction, class_prior, posterior_temperature, predict, warn_unconditional
+from evaluation.predictions import Prediction, posterior_temperature, predict, warn_unconditional
+from evaluation.prior import class_prior, describe_prior, prior_weights
 from evaluation.report import figure_paths, report
 from evaluation.scoring import MirrorScorer, Scorer
 from model import PRETRAINED, PixelCNN, load_checkpoint
@@ -54,7 +56,8 @@ class ClassifySettings:
         dataset: classify a split of this data set instead of PATHs.
         split: with --dataset: train, validation or test.
         data_dir: with --dataset: where its files are; datasets/NAME by default.
-        prior: p(class), a positive number for each class, as in --prior 0.1 0.2 0.3 0.4; scaled to sum to 1.
+        prior: p(class), a positive number for each class, in the order of the checkpoint (for folders by sorted name:
+            1, 10, 2), as in --prior 0.1 0.2 0.7, or by name, as in --prior cat=0.1 dog=0.9; scaled to sum to 1.
             Uniform by default.
         temperature: of the posterior, used for the confidence; labels do not depend on it. By default
             the one in the checkpoint, which was fitted on validation images, else 1.
@@ -75,7 +78,7 @@ class ClassifySettings:
     dataset: str | None = None
     split: str = "validation"
     data_dir: PathName | None = None
-    prior: list[float] | None = None
+    prior: list[float | str] | None = None
     temperature: Temperature | None = None
     tta: Literal["none", "flip"] = "none"
     explain: PathName | None = None
@@ -92,8 +95,13 @@ def is_number(argument: str) -> bool:
     return True
 
 
+def is_weight(argument: str) -> bool:
+    """Whether an argument after --prior is a number or NAME=NUMBER, and not a flag or a file."""
+    return is_number(argument) or ("=" in argument and argument[0] != "-" and not os.path.lexists(argument))
+
+
 def main(argv: list[str] | None = None) -> int:
-    argv = repeat_flag(sys.argv[1:] if argv is None else argv, "--prior", is_number)
+    argv = repeat_flag(sys.argv[1:] if argv is None else argv, "--prior", is_weight)
     settings = parse_settings(ClassifySettings, __doc__, argv, positional=["paths"])
     if bool(settings.paths) == (settings.dataset is not None):
         raise UserError("give either PATHs of images or --dataset NAME (see --help)")
@@ -105,14 +113,15 @@ def classify(settings: ClassifySettings, inputs: Sequence[str] = ()) -> int:
     """Returns the exit status. ``inputs`` are files that nothing may overwrite, beside those of the settings."""
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint, device)
-    prior = class_prior(settings.prior, net.num_classes)
+    weights = prior_weights(settings.prior, net.class_names)
+    prior = class_prior(weights)
     temperature = posterior_temperature(settings.temperature, net)
     warn_unconditional(net, "labels and confidences mean nothing, every image gets the class of the largest prior")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata; what matters is in the rows
     if settings.dataset is None:
         images = images_of_paths(settings.paths, net)
     else:
-        load = (settings.dataset, settings.split, net.image_size, settings.data_dir)
+        load = (settings.dataset, settings.split, net.image_size, settings.data_dir, True)  # bad images get a row
         split = main_first(lambda: load_split(*load))
         images = images_of_split(split, net, files_of_split(split, settings.dataset, settings.split, settings.data_dir))
 
@@ -128,7 +137,7 @@ def classify(settings: ClassifySettings, inputs: Sequence[str] = ()) -> int:
     score = MirrorScorer(scorer) if settings.tta == "flip" else scorer
     identity = {
         "checkpoint": file_hash(Path(settings.checkpoint)),
-        "prior": settings.prior,
+        "prior": weights,
         "temperature": temperature,
         "tta": settings.tta,
         "csv_bom": settings.csv_bom,
@@ -154,12 +163,13 @@ def classify(settings: ClassifySettings, inputs: Sequence[str] = ()) -> int:
             raise Interrupted(stop.signum, f"stopped; {done} {shown(settings.out)}") from None
         done += f" {shlex.quote(printable(file.partial))}"
         raise Interrupted(stop.signum, f"stopped; {done}: to resume, repeat the command with --resume") from None
+    if prior is not None:
+        print(describe_prior(prior, net.class_names))
     for line in report(file.predictions, net.class_names, settings.out):
         print(line)
     complete = settings.explain is None or explain(net, images, file.predictions, settings.explain, settings.tta)
-    if images.skipped:
-        example = printable(images.skipped[0])
-        print(f"skipped: {len(images.skipped)} files without an image's extension, such as {example}")
+    for line in images.notes:
+        print(line)
     failed = sum(bool(p.error) for p in file.predictions)
     if failed:
         where = f"see the column error of {shown(settings.out)}"

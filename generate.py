@@ -29,6 +29,7 @@ from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder, sa
 from evaluation.inception import given_weights
 from evaluation.predictions import warn_unconditional
 from model import PRETRAINED, PixelCNN, load_checkpoint
+from plots.fonts import class_labels
 from plots.images import labelled_grid, write_png
 from utils.arguments import parse_settings
 from utils.device import pick_device
@@ -37,7 +38,7 @@ from utils.errors import UserError
 from utils.files import check_folder, check_writable
 from utils.outputs import check_inputs, config_files, nameable
 from utils.script import run_script
-from utils.text import file_stems, printable
+from utils.text import composed, file_stems, printable
 from utils.values import PathName, PathNames, PositiveInt, Seed, Temperature
 
 PerClass = Annotated[int, Field(ge=1, le=MAX_PER_CLASS)]
@@ -101,7 +102,7 @@ def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
     for flag, values in (("--classes", settings.classes), ("--complete", settings.complete)):
         if values == []:
             raise UserError(f"{flag} has no values; give one or more, or leave it out")
-    names = list(net.class_names) if settings.classes is None else settings.classes
+    names = list(net.class_names) if settings.classes is None else [*map(composed, settings.classes)]
     unknown = [name for name in names if name not in net.class_names]
     if unknown:
         known = ", ".join(map(printable, net.class_names))
@@ -140,10 +141,11 @@ def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
     tiles: list[tuple[int, int, Tensor]] = []  # of the grid: row, column, image
     row_names: list[str] = []
+    labels = class_labels(net.class_names)
     files: list[Path] = []
     for start in starts:
         first_row = len(row_names)
-        row_names += [start.prefix + net.class_names[label] for label in classes]
+        row_names += [start.prefix + labels[label] for label in classes]
         for row in range(first_row, len(row_names)):
             tiles += [(row, column - len(start.shown), image) for column, image in enumerate(start.shown)]
         for label, number, image in draw_images(

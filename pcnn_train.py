@@ -2,6 +2,7 @@
 
 import sys
 
+from training.progress import best_line, class_counts
 from training.resume import find_run
 from training.run_folder import RunFolder, check_place
 from training.settings import TrainSettings
@@ -38,6 +39,7 @@ def train(argv: list[str]) -> int:
         f"{settings.dataset}: {len(split)} training and {len(trainer.validation)} validation images of "
         f"{height}x{width}, {split.num_classes} classes; {parameters:,} parameters; {trainer.device}"
     )
+    print(f"classes in order, with their training images: {class_counts(split)}")
     if resumed is not None:
         print(f"resuming at epoch {state.epoch}, after step {state.total_steps}")
     elif given.resume is not None:
@@ -46,7 +48,7 @@ def train(argv: list[str]) -> int:
     with start_tracker(settings, folder.path, trainer.device) as tracker:
         trainer.run(folder, tracker)
     assert state.best is not None  # else no checkpoint was written, which run reports
-    print(f"best validation accuracy {state.best[0]:.4f} (at {-state.best[1]:.3f} bits/dim)")
+    print(best_line(settings.best_metric, state.best))
     best, last, curves = (printable(folder.path / name) for name in ("best.pt", "last.pt", "curves.png"))
     print(f"checkpoints {best} and {last}, curves {curves}")
     return 0

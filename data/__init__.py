@@ -1,6 +1,7 @@
 """Data sets: files on disk -> uint8 images, int64 labels, class names. One module per source, one registry."""
 
-from data.images import find_images, read_image
+from data.find import find_images
+from data.images import read_image
 from data.registry import DATASETS, load_split
 from data.types import ImageSet
 from utils.errors import DataError

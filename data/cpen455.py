@@ -7,9 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-import torch
-
-from data.images import read_images
+from data.splits import split_files
 from data.types import ImageSet, Source
 from utils.download import download
 from utils.errors import DataError, reason
@@ -24,17 +22,12 @@ def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> Imag
     """Read one split, uint8 [N, 3, H, W]; test labels are -1. A missing folder is downloaded.
 
     Raises:
-        DataError: the download fails, the CSV is missing or invalid, or an image cannot be read.
+        DataError: the download fails, or the CSV is missing or invalid.
     """
     folder = _find_folder(split, data_dir)
     names, labels = read_csv(folder / f"{split}.csv")
     files = [folder / name for name in names]
-    return ImageSet(
-        images=read_images(files, SOURCE.channels, image_size, f"reading cpen455 {split}"),
-        labels=torch.tensor(labels),
-        class_names=CLASS_NAMES,
-        paths=tuple(names),
-    )
+    return split_files(files, labels, CLASS_NAMES, names, SOURCE.channels, image_size, f"reading cpen455 {split}")
 
 
 def split_folder(split: str, data_dir: Path | None) -> Path:

@@ -8,6 +8,7 @@ from PIL import Image
 from data.registry import load_split
 from data.types import ImageSet
 from utils.arguments import parse_settings
+from utils.console import notify
 from utils.errors import DataError, UserError, reason
 from utils.files import atomic_write, check_folder
 from utils.outputs import write_errors
@@ -25,6 +26,7 @@ class ExportSettings:
         out: a new or empty folder.
         data_dir: folder with the data set's files; datasets/NAME by default.
         image_size: side in pixels, a multiple of 4; the data set's own by default.
+        skip_bad_images: leave out images that cannot be read.
     """
 
     dataset: str
@@ -32,6 +34,7 @@ class ExportSettings:
     out: PathName
     data_dir: PathName | None = None
     image_size: PositiveInt | None = None
+    skip_bad_images: bool = False
 
 
 def export_split(split: ImageSet, folder: str | Path) -> None:
@@ -61,7 +64,10 @@ def export_split(split: ImageSet, folder: str | Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     settings = parse_settings(ExportSettings, __doc__, argv, positional=["dataset", "split", "out"])
-    split = load_split(settings.dataset, settings.split, settings.image_size, settings.data_dir)
+    where = (settings.image_size, settings.data_dir, settings.skip_bad_images)
+    split = load_split(settings.dataset, settings.split, *where)
+    for line in split.lines():
+        notify(line)
     export_split(split, settings.out)
     print(f"{len(split)} images in {settings.out}")
 

@@ -1,11 +1,11 @@
-"""Finding, decoding and resizing image files."""
+"""Decoding and resizing image files."""
 
 import os
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import BinaryIO
@@ -16,7 +16,6 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from utils.errors import DataError, reason
-from utils.figures import figures_in, say_left_out
 
 # Pillow itself only warns here, and raises at twice this
 MAX_PIXELS: int = Image.MAX_IMAGE_PIXELS  # type: ignore[assignment]
@@ -30,82 +29,8 @@ UNUSED_FORMATS = {
 DRAFT_FACTOR = 4  # large JPEGs are decoded at reduced size to save memory, at least 4 x the target
 
 
-def find_images(
-    path: str | Path, unreadable: dict[Path, DataError] | None = None, skipped: list[Path] | None = None
-) -> list[Path]:
-    """List the image files below a folder.
-
-    Recursive, sorted by path, without hidden files and folders. Follows links to folders, but reads each folder
-    once, so link cycles end. A path that is not a folder is returned unchanged. Files are selected by extension:
-    `read_image` rejects what is not a regular file, such as a pipe. Figures that this program drew are left out, which
-    the user is told.
-
-    Args:
-        path: file or folder.
-        unreadable: if given, collects the errors of folders that cannot be listed, which are then in the results.
-        skipped: if given, collects the files without an image extension.
-
-    Raises:
-        DataError: `path` does not exist, or a folder cannot be listed and `unreadable` is None.
-    """
-    path = Path(path)
-    if not os.path.lexists(path):  # unlike path.exists(), False rather than an exception for an invalid name
-        raise DataError(f"{path}: no such file or folder")
-    if not os.path.isdir(path):
-        return [path]
-    extensions = _image_extensions()
-    found: list[Path] = []
-    figures: list[Path] = []
-    visited: set[tuple[int, int]] = set()  # device and inode
-    folders = [path]
-    while folders:  # os.walk recurses before Python 3.12, and folders can be nested too deep for that
-        folder = folders.pop()
-        try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in visited:
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-        except OSError as error:
-            problem = DataError(f"{folder}: this folder cannot be listed ({error.strerror})")
-            if unreadable is None:
-                raise problem from error
-            unreadable[folder] = problem
-            found.append(folder)
-            continue
-        subfolders: list[Path] = []
-        others: list[Path] = []
-        drawn = figures_in(folder, [entry.name for entry in shown])
-        figures += [folder / name for name in sorted(drawn)]
-        for entry in shown:
-            if entry.name in drawn:
-                continue
-            inside = folder / entry.name
-            kind = subfolders if _is_folder(entry) else found if inside.suffix.lower() in extensions else others
-            kind.append(inside)
-        folders += reversed(subfolders)  # the last one is popped next
-        if skipped is not None:
-            skipped += others
-    if figures:
-        say_left_out(figures[0], len(figures))
-    return sorted(found)
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # e.g. a link to itself
-        return False
-
-
-def _image_extensions() -> set[str]:
-    formats = {*_formats(), "MPO"}  # opened by the JPEG plugin
-    return {ext for ext, name in Image.registered_extensions().items() if name in formats}
-
-
 @cache
-def _formats() -> list[str]:
+def readable_formats() -> list[str]:
     Image.init()  # loads every plugin, which fills Image.OPEN
     return [name for name in Image.OPEN if name not in UNUSED_FORMATS]
 
@@ -144,7 +69,7 @@ def _decode(file: str | Path | BinaryIO, mode: str, height: int, width: int) -> 
     with ExitStack() as turn:
         if _is_icon(file):
             turn.enter_context(ONE_LARGE)
-        opened = turn.enter_context(Image.open(file, formats=_formats()))
+        opened = turn.enter_context(Image.open(file, formats=readable_formats()))
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width}x{opened.height} pixels, over the limit of {MAX_PIXELS}")
         side = DRAFT_FACTOR * max(height, width)  # max: EXIF may still swap the sides
@@ -217,13 +142,20 @@ def read_images(
     channels: int,
     image_size: tuple[int, int],
     description: str,
-) -> torch.Tensor:
-    """Decode many files, each once, with a progress bar: uint8 [N, C, H, W].
+) -> tuple[torch.Tensor, dict[int, str]]:
+    """Decode many files, each once, with a progress bar.
 
-    Raises:
-        DataError: a file is missing or not a readable image.
+    Returns:
+        The images that can be read, in order, uint8 [N, C, H, W], and the errors of the others by their index in
+        ``files``.
     """
-    read = partial(read_image, channels=channels, image_size=image_size)
+
+    def read(file: Path) -> torch.Tensor | str:
+        try:
+            return read_image(file, channels, image_size)
+        except DataError as error:
+            return str(error)
+
     return _fill(read, files, (channels, *image_size), description)
 
 
@@ -237,18 +169,22 @@ def resize_images(images: torch.Tensor, image_size: tuple[int, int], description
         image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())  # squeeze(2) drops C = 1 only
         return _to_tensor(image.resize((width, height), Image.Resampling.BICUBIC))
 
-    return _fill(resize, images, (images.shape[1], height, width), description)
+    return _fill(resize, images, (images.shape[1], height, width), description)[0]
 
 
 def _fill(
-    make: Callable[..., torch.Tensor],
+    make: Callable[..., torch.Tensor | str],
     items: Sequence[Path] | torch.Tensor,
     shape: tuple[int, int, int],
     description: str,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, dict[int, str]]:
     images = torch.empty(len(items), *shape, dtype=torch.uint8)
+    errors: dict[int, str] = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # Pillow releases the GIL
         made = tqdm(pool.map(make, items), description, len(items), leave=False, disable=None)
-        for image, slot in zip(made, images, strict=True):
-            slot.copy_(image)
-    return images
+        for number, image in enumerate(made):
+            if isinstance(image, str):
+                errors[number] = image
+            else:
+                images[number - len(errors)].copy_(image)
+    return images[: len(items) - len(errors)], errors

@@ -20,6 +20,7 @@ def load_split(
     split: str,
     image_size: int | tuple[int, int] | None = None,
     data_dir: str | Path | None = None,
+    skip_bad_images: bool = False,
 ) -> ImageSet:
     """Read one split of a data set.
 
@@ -28,12 +29,13 @@ def load_split(
         split: train, validation or, if the source has it, test.
         image_size: side or (H, W), each at least 4 and a multiple of 4; None for the source's default.
         data_dir: folder with the files; None for `datasets/<name>` under the current directory.
+        skip_bad_images: leave out the files that cannot be read, which are then in the set's ``bad``.
 
     Returns:
         ImageSet with images uint8 [N, C, H, W] and labels int64 [N].
 
     Raises:
-        DataError: an invalid argument, or missing or unreadable data.
+        DataError: an invalid argument, missing data, or files that cannot be read, which it names.
     """
     if name not in DATASETS:
         raise DataError(f"no data set {name!r}: choose one of {', '.join(DATASETS)}")
@@ -41,7 +43,11 @@ def load_split(
     if split not in source.splits:
         raise DataError(f"{name} has no split {split!r}: choose one of {', '.join(source.splits)}")
     size = _height_width(source.image_size if image_size is None else image_size)
-    return source.load(split, size, None if data_dir is None else Path(os.path.expanduser(data_dir)))
+    images = source.load(split, size, None if data_dir is None else Path(os.path.expanduser(data_dir)))
+    if images.bad and not (skip_bad_images and len(images)):  # without any there is nothing to train on
+        advice = "repair or remove them (pcnn_train.py goes on without them by --skip_bad_images true)"
+        raise DataError(f"{images.describe_bad()}; {advice}")
+    return images
 
 
 def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -1,12 +1,13 @@
-"""Fixed, stratified splits of data sets that come as arrays."""
+"""Splits of data sets that come as image files, and fixed, stratified ones of those that come as arrays."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.images import resize_images
-from data.types import ImageSet
+from data.images import read_images, resize_images
+from data.types import BadImage, ImageSet
 
 SEED = 0  # part of the data sets' definition: another seed gives other train and validation images
 
@@ -18,6 +19,29 @@ def stratified_split(labels: Sequence[int] | np.ndarray, fraction: float) -> tup
     indices = np.arange(len(labels))
     train, validation = train_test_split(indices, test_size=fraction, stratify=labels, random_state=SEED)
     return np.sort(train), np.sort(validation)
+
+
+def split_files(
+    files: Sequence[Path],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    paths: Sequence[str],
+    channels: int,
+    image_size: tuple[int, int],
+    description: str,
+    notes: Sequence[str] = (),
+) -> ImageSet:
+    """The images of files with ``labels``, in order; those that cannot be read are in ``bad``."""
+    images, errors = read_images(files, channels, image_size, description)
+    kept = [i for i in range(len(files)) if i not in errors]
+    return ImageSet(
+        images=images,
+        labels=torch.tensor([labels[i] for i in kept], dtype=torch.int64),
+        class_names=tuple(class_names),
+        paths=tuple(paths[i] for i in kept),
+        bad=tuple(BadImage(i, paths[i], labels[i], error) for i, error in errors.items()),
+        notes=tuple(notes),
+    )
 
 
 def split_arrays(

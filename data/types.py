@@ -6,6 +6,20 @@ from pathlib import Path
 
 import torch
 
+from utils.text import printable
+
+SHOWN = 20  # unreadable files that a line names
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image file of a split that could not be read."""
+
+    position: int  # among all files of the split, from 0
+    path: str  # as in ImageSet.paths
+    label: int
+    error: str
+
 
 @dataclass(frozen=True, eq=False)  # eq=False: == on tensors has no single truth value
 class ImageSet:
@@ -15,9 +29,23 @@ class ImageSet:
     labels: torch.Tensor  # int64 [N], 0 .. num_classes-1, or -1 where unknown
     class_names: tuple[str, ...]
     paths: tuple[str, ...]  # one name per image: its path in the data folder, or e.g. digits/validation/00012
+    bad: tuple[BadImage, ...] = ()  # files that could not be read, which are not among the images
+    notes: tuple[str, ...] = ()  # lines for the user about files that were left out on other grounds
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def lines(self) -> list[str]:
+        """What the user must know about files that are not among the images."""
+        return [*self.notes, *([f"left out: {self.describe_bad()}"] if self.bad else [])]
+
+    def describe_bad(self) -> str:
+        """How many files could not be read, which (the first 20), and the reason of the first; there is one or more."""
+        first, *others = self.bad
+        line = f"{len(self.bad)} of {len(self) + len(self.bad)} images cannot be read: {first.error}"
+        if others:
+            line += f"; also {', '.join(printable(bad.path) for bad in others[: SHOWN - 1])}"
+        return line + (f" and {len(self.bad) - SHOWN} more" if len(self.bad) > SHOWN else "")
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from evaluation.images import Images
 from evaluation.predictions import Prediction
 from model import PixelCNN, pixel_log_prob, to_unit
 from plots.attribution import Attribution, plot_attributions
+from plots.fonts import class_labels
 from utils.errors import DataError
 from utils.files import check_folder
 from utils.memory import FittingBatches
@@ -60,6 +61,7 @@ def write_attributions(
     folder, names = Path(folder), [p.name for p in predictions]
     check_maps(names, folder, images.files)
     paths = map_paths(names, folder)
+    labels = class_labels(net.class_names)
     todo = [i for i, p in enumerate(predictions) if not p.error and p.second >= 0]
     shown: list[Attribution] = []
 
@@ -85,7 +87,7 @@ def write_attributions(
         yield from errors
         for i, image, nats in drawn:
             p = predictions[i]
-            attribution = Attribution(image, nats, net.class_names[p.label], net.class_names[p.second], p.confidence)
+            attribution = Attribution(image, nats, labels[p.label], labels[p.second], p.confidence)
             plot_attributions([attribution], paths[i], columns=1)
             shown = [*shown, attribution][:OVERVIEW]
             yield paths[i]

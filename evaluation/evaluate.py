@@ -1,4 +1,4 @@
-"""Bits per dimension and accuracy over every image of a split."""
+"""Bits per dimension and classification scores over every image of a split."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data import ImageSet
+from evaluation.metrics import classification_scores
 from evaluation.scoring import Scorer
 from model import PixelCNN, bits_per_dim
 from utils.distributed import gather, in_order, rank, shared_batches
@@ -16,10 +17,19 @@ from utils.precision import Precision
 
 @dataclass(frozen=True)
 class Evaluation:
-    """bpd: bits/dim under the true class; accuracy: 0..1; predictions: int64 [N]; log_likelihoods: nats [N, C_y]."""
+    """Of N images.
+
+    Args:
+        bpd: bits/dim under the true class.
+        accuracy, balanced_accuracy, f1: 0..1, see `Scores`.
+        predictions: int64 [N].
+        log_likelihoods: nats [N, C_y].
+    """
 
     bpd: float
     accuracy: float
+    balanced_accuracy: float
+    f1: float
     predictions: Tensor
     log_likelihoods: Tensor
 
@@ -44,9 +54,12 @@ def evaluate(
     scores = torch.cat(in_order(gather(mine)))
     true = scores.gather(1, split.labels[:, None]).double()
     predictions = scores.argmax(dim=1)  # of equal classes the first, as in `label_batch`
+    of_labels = classification_scores(split.labels.tolist(), predictions.tolist())
     return Evaluation(
         bpd=bits_per_dim(-true.mean().item(), tuple(split.images.shape[1:])),
-        accuracy=(predictions == split.labels).double().mean().item(),
+        accuracy=of_labels.accuracy,
+        balanced_accuracy=of_labels.balanced_accuracy,
+        f1=of_labels.f1,
         predictions=predictions,
         log_likelihoods=scores,
     )

@@ -38,7 +38,11 @@ def open_reference(reference: str | Path | Reference, dims: int, name: str = "th
 
 
 def split_reference(
-    dataset: str, split: str, image_size: int | tuple[int, int] | None, data_dir: str | None
+    dataset: str,
+    split: str,
+    image_size: int | tuple[int, int] | None,
+    data_dir: str | None,
+    skip_bad_images: bool = False,
 ) -> Path | ImageSet:
     """The reference that a split is: pixels at ``image_size``, or for cpen455 its folder of 64x64 files, as published.
 
@@ -46,7 +50,7 @@ def split_reference(
     """
     if dataset == "cpen455" and split in DATASETS[dataset].splits:
         return split_folder(split, None if data_dir is None else Path(os.path.expanduser(data_dir)))
-    return load_split(dataset, split, image_size, data_dir)
+    return load_split(dataset, split, image_size, data_dir, skip_bad_images)
 
 
 def parse_reference(reference: str, image_size: tuple[int, int], data_dir: str | None, dims: int) -> Reference:

@@ -18,10 +18,35 @@ class Metric:
 
 METRICS = {  # keys of metrics.jsonl
     "accuracy": Metric("validation accuracy", "maximize"),
+    "balanced_accuracy": Metric("validation balanced accuracy", "maximize"),
+    "f1": Metric("validation macro F1", "maximize"),
     "val_bpd": Metric("validation bits/dim", "minimize"),
     "fid": Metric("FID", "minimize"),
 }
+BestMetric = Literal["accuracy", "balanced_accuracy", "f1", "bpd"]  # of the best epoch of a run
 FID_NAMES = ("fid", "frechet_distance_unofficial_weights")  # a number from other weights is never called FID
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well labels are predicted, all 0..1, over the classes that occur.
+
+    Args:
+        accuracy: fraction of the images.
+        balanced_accuracy: mean of the classes' recall, over those that have images; each counts alike.
+        f1: macro F1, the mean of ``f1_per_class``.
+        f1_per_class: of each class that has images or is predicted.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    f1: float
+    f1_per_class: dict[int, float]
+
+
+def best_key(best_metric: BestMetric) -> str:
+    """The key of METRICS that --best_metric means."""
+    return "val_bpd" if best_metric == "bpd" else best_metric
 
 
 def is_finite(value: Any) -> bool:
@@ -31,8 +56,11 @@ def is_finite(value: Any) -> bool:
 
 def ranking(report: Mapping[str, Any], metric: str = "accuracy", goal: str = "maximize") -> tuple[float, float]:
     """A key by which the best report is the largest; bits/dim decide between reports of the same ``metric``."""
-    value, bpd = report[metric], report.get("val_bpd", math.nan)
-    return (value if goal == "maximize" else -value), (-bpd if is_finite(bpd) else -math.inf)
+
+    def worth(value: Any, goal: str) -> float:
+        return -math.inf if not is_finite(value) else value if goal == "maximize" else -value
+
+    return worth(report[metric], goal), worth(report.get("val_bpd"), "minimize")
 
 
 def best_report(
@@ -43,10 +71,15 @@ def best_report(
     return max(measured, key=lambda report: ranking(report, metric, goal), default=None)
 
 
-def classification_scores(truth: Sequence[int], predicted: Sequence[int]) -> tuple[float, float, dict[int, float]]:
-    """Accuracy, macro F1 and the F1 of each class that occurs, all 0..1, of the labels of the same N images."""
-    from sklearn.metrics import accuracy_score, f1_score
+def classification_scores(truth: Sequence[int], predicted: Sequence[int]) -> Scores:
+    """The scores of the labels of the same N images, N at least 1."""
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
     classes = sorted({*truth, *predicted})
-    f1 = f1_score(truth, predicted, labels=classes, average=None)
-    return float(accuracy_score(truth, predicted)), float(f1.mean()), dict(zip(classes, f1.tolist(), strict=True))
+    _, recall, f1, images = precision_recall_fscore_support(truth, predicted, labels=classes, zero_division=0)
+    return Scores(
+        accuracy=float(accuracy_score(truth, predicted)),
+        balanced_accuracy=float(recall[images > 0].mean()),
+        f1=float(f1.mean()),
+        f1_per_class=dict(zip(classes, f1.tolist(), strict=True)),
+    )

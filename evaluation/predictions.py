@@ -1,7 +1,7 @@
 """Classification by Bayes' rule: from log-likelihoods to predictions."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -41,22 +41,6 @@ class Prediction:
     confidence: float = math.nan
     bpd: float = math.nan
     error: str = ""
-
-
-def class_prior(weights: Sequence[float] | None, num_classes: int) -> Tensor | None:
-    """Positive weights, one per class, as probabilities that sum to 1: float64 [num_classes]. None stays None."""
-    if weights is None:
-        return None
-    if len(weights) != num_classes:
-        raise UserError(
-            f"--prior has {len(weights)} numbers, the checkpoint has {num_classes} classes; give one for each"
-        )
-    for weight in weights:
-        if not (weight > 0 and math.isfinite(weight)):
-            raise UserError(f"--prior has {weight}; every number must be positive and finite")
-    prior = torch.tensor(weights, dtype=torch.float64)
-    prior /= prior.max()  # so that the sum is finite
-    return prior / prior.sum()
 
 
 def posterior_temperature(given: float | None, net: PixelCNN) -> float:

@@ -28,17 +28,20 @@ def report(predictions: Sequence[Prediction], class_names: Sequence[str], out: s
     classified = [p for p in predictions if not p.error]
     counts = Counter(p.label for p in classified)
     names = [printable(name) for name in class_names]
-    yield f"{len(classified)} images classified: {', '.join(f'{n} {counts[i]}' for i, n in enumerate(names))}"
+    yield f"{len(classified)} images classified: {', '.join(f'{n}: {counts[i]}' for i, n in enumerate(names))}"
     yield f"predictions: {shown(out)}"
     known = [p for p in classified if p.truth >= 0]
     if not known:
         return
     truth, predicted = [p.truth for p in known], [p.label for p in known]
     confidence, correct = [p.confidence for p in known], [p.label == p.truth for p in known]
-    accuracy, macro, f1 = classification_scores(truth, predicted)
+    scores = classification_scores(truth, predicted)
     over = f"all {len(known)}" if len(known) == len(classified) else f"the {len(known)} of {len(classified)}"
-    yield f"accuracy {accuracy:.4f}, macro F1 {macro:.4f} (over {over} images of known class)"
-    yield "F1 per class: " + ", ".join(f"{names[label]} {score:.3f}" for label, score in f1.items())
+    yield (
+        f"accuracy {scores.accuracy:.4f}, balanced accuracy {scores.balanced_accuracy:.4f}, "
+        f"macro F1 {scores.f1:.4f} (over {over} images of known class)"
+    )
+    yield "F1 per class: " + ", ".join(f"{names[label]}: {score:.3f}" for label, score in scores.f1_per_class.items())
     yield f"expected calibration error: {expected_calibration_error(confidence, correct):.3f}"
     figures = figure_paths(out, truth)
     if figures:

@@ -14,7 +14,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from model.pixelcnn import SIDES, PixelCNN
 from utils.errors import CheckpointError, UserError, reason
 from utils.files import atomic_write
-from utils.text import one_line
+from utils.text import composed, one_line
 
 PRETRAINED = str(Path(__file__).resolve().parents[1] / "checkpoints" / "cpen455.pt")
 FORMAT = "conditional-pixelcnn++ 1"
@@ -113,10 +113,10 @@ def check_weights(state: Mapping[str, Any], nr_resnet: int) -> None:
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weights: str = "ema") -> PixelCNN:
     """The network of a checkpoint, in eval mode on ``device``.
 
-    Sets the network's attributes ``class_names`` (tuple of str), ``image_size`` (H, W), ``dataset`` (str) and
-    ``metadata`` (all other entries of the file). ``weights`` selects the moving average ("ema", if the file has
-    one) or the last weights ("last"). The file bounds the memory: it contains all weights, and ``image_size`` is
-    in SIDES. Raises CheckpointError; ValueError for other ``weights``.
+    Sets the network's attributes ``class_names`` (tuple of str, in composed Unicode), ``image_size`` (H, W),
+    ``dataset`` (str) and ``metadata`` (all other entries of the file). ``weights`` selects the moving average ("ema",
+    if the file has one) or the last weights ("last"). The file bounds the memory: it contains all weights, and
+    ``image_size`` is in SIDES. Raises CheckpointError; ValueError for other ``weights``.
     """
     if weights not in ("ema", "last"):
         raise ValueError(f"weights is {weights!r}; it must be 'ema' or 'last'")
@@ -136,7 +136,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
         net.load_state_dict(state, assign=True)
         if not isinstance(names, list | tuple) or len(names) != net.num_classes:
             raise ValueError(f"class_names is not a list of {net.num_classes} names")
-        net.class_names = tuple(str(name) for name in names)
+        net.class_names = tuple(composed(str(name)) for name in names)
         net.image_size = (height, width)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
         raise CheckpointError(f"{path} is inconsistent and cannot be used: {reason(error)}") from None

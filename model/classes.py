@@ -1,6 +1,5 @@
 """The weights of a network for other classes: those that both have are matched by name."""
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,12 +7,13 @@ import torch
 from torch import nn
 
 from model.pixelcnn import PixelCNN
+from utils.text import composed
 
 
 def match_classes(class_names: Sequence[str], known: Sequence[str]) -> dict[int, int]:
     """The number of each class that is also in ``known`` -> its number there. Names are compared in Unicode NFC."""
-    numbers = {unicodedata.normalize("NFC", name): number for number, name in enumerate(known)}
-    normal = [unicodedata.normalize("NFC", name) for name in class_names]
+    numbers = {composed(name): number for number, name in enumerate(known)}
+    normal = [composed(name) for name in class_names]
     return {number: numbers[name] for number, name in enumerate(normal) if name in numbers}
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from plots.figure import save_figure
 from plots.images import to_pil
-from utils.text import printable
 
 SATURATION = 99.0  # percentile of a map at which its colours saturate, so that one pixel does not pale the rest
 
@@ -23,7 +22,7 @@ class Attribution:
     Args:
         image: uint8 [C, H, W].
         nats: of each pixel, float [H, W].
-        best, second: names of the classes.
+        best, second: names of the classes, as in `class_labels`.
         confidence: posterior probability of the best one.
     """
 
@@ -49,7 +48,7 @@ def plot_attributions(attributions: Sequence[Attribution], path: str | Path, col
 
 def plot_pair(attribution: Attribution, left: Axes, right: Axes) -> None:
     image, nats = to_pil(attribution.image), attribution.nats
-    best, second = (printable(name)[:20] for name in (attribution.best, attribution.second))
+    best, second = (name[:20] for name in (attribution.best, attribution.second))
     left.imshow(image, cmap="gray", vmin=0, vmax=255)
     left.set_title(f"{best} {attribution.confidence:.2f}", parse_math=False)
     limit = max(1e-6, float(torch.quantile(nats.abs().flatten(), SATURATION / 100)))

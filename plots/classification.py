@@ -7,31 +7,41 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from plots.figure import save_figure
-from utils.text import printable
+from plots.fonts import class_labels
+
+LABELLED = 40  # classes with a label in the confusion matrix
+LONGEST = 30  # characters of a label
+MAX_CELLS = 500  # of its side; the figure has about four pixels for each
 
 
 def plot_confusion_matrix(
     truth: Sequence[int], predicted: Sequence[int], class_names: Sequence[str], path: str | Path
 ) -> None:
-    """Write the confusion matrix as PNG: true classes down, predicted ones across, counts in the cells of up to 40.
+    """Write the confusion matrix as PNG: true classes down, predicted ones across.
 
-    ``truth`` and ``predicted`` are labels, 0 .. num_classes-1, of the same N images. Raises UserError where
-    ``path`` cannot be written.
+    Up to 40 classes have counts in the cells. With more the figure stays as large, and every second, third, ... class
+    is labelled; above 500 neighbouring classes share a cell, so that memory does not grow. ``truth`` and ``predicted``
+    are labels, 0 .. num_classes-1, of the same N images. Raises UserError where ``path`` cannot be written.
     """
-    from sklearn.metrics import confusion_matrix
-
-    classes = range(len(class_names))
-    counts = confusion_matrix(truth, predicted, labels=classes)
-    side = 2.5 + 0.5 * len(class_names)  # inches
+    classes = len(class_names)
+    per_cell = -(-classes // MAX_CELLS)
+    cells = -(-classes // per_cell)
+    counts = np.zeros((cells, cells), dtype=np.int64)
+    np.add.at(counts, (np.asarray(truth) // per_cell, np.asarray(predicted) // per_cell), 1)
+    side = 2.5 + 0.5 * min(classes, LABELLED)  # inches
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(counts, cmap="Blues")
-    names = [printable(name) for name in class_names]
-    axes.set_xticks(classes, names, rotation=90, parse_math=False)  # a $ in a name is a $
-    axes.set_yticks(classes, names, parse_math=False)
-    axes.set(xlabel="predicted class", ylabel="true class")
-    for i in classes if len(class_names) <= 40 else ():  # 10,000 numbers would take longer than many an epoch
-        for j in classes:
+    end = cells * per_cell - 0.5
+    axes.imshow(counts, cmap="Blues", interpolation="nearest", extent=(-0.5, end, end, -0.5))
+    shown = range(0, classes, -(-classes // LABELLED))
+    names = class_labels(class_names, LONGEST)
+    labels = [names[i] for i in shown]
+    axes.set_xticks(shown, labels, rotation=90, parse_math=False)  # a $ in a name is a $
+    axes.set_yticks(shown, labels, parse_math=False)
+    shared = f" ({per_cell} per cell)" if per_cell > 1 else ""
+    axes.set(xlabel=f"predicted class{shared}", ylabel=f"true class{shared}")
+    for i in range(classes) if classes <= LABELLED else ():  # 10,000 numbers would take longer than many an epoch
+        for j in range(classes):
             colour = "white" if 2 * counts[i, j] > counts.max() else "black"
             axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=colour)
     save_figure(figure, path)

@@ -7,11 +7,13 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from plots.fonts import class_labels, default_font, font_file
 from utils.figures import SOFTWARE
 from utils.files import atomic_write
-from utils.text import printable
 
 TILE = 96  # pixels that an image of a grid is enlarged to at most; larger ones stay as they are
+MAX_HEIGHT = 10_000  # pixels up to which a grid of many rows is enlarged
+MIN_ROW = 16  # pixels of a row, so that the names do not overlap
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -48,16 +50,18 @@ def labelled_grid(
     for row, label in zip(tiles, rows, strict=True):
         chosen = images[labels == label][:columns]
         row[: len(chosen)] = chosen
-    factor = max(1, TILE // max(images.shape[2:]))
+    room = max(MIN_ROW, MAX_HEIGHT // len(rows))
+    factor = max(1, min(TILE // max(images.shape[2:]), room // images.shape[2]))
     tiles = tiles.flatten(0, 1).repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
     grid = to_pil(make_grid(tiles, nrow=columns, padding=4, pad_value=255))
 
-    font = ImageFont.load_default(16)
-    names = [printable(class_names[label]) for label in rows]
-    margin = 16 + int(max(font.getlength(name) for name in names))
+    labels_drawn = class_labels(class_names)
+    names = [labels_drawn[label] for label in rows]
+    fonts = [ImageFont.truetype(font_file(name) or default_font(), 14) for name in names]
+    margin = 16 + int(max(font.getlength(name) for font, name in zip(fonts, names, strict=True)))
     picture = Image.new("RGB", (margin + grid.width, grid.height), "white")
     picture.paste(grid, (margin, 0))
-    for row, name in enumerate(names):
+    for row, (name, font) in enumerate(zip(names, fonts, strict=True)):
         middle = (row + 0.5) * grid.height / len(rows)
         ImageDraw.Draw(picture).text((margin - 8, middle), name, fill="black", font=font, anchor="rm")
     mark = PngInfo()

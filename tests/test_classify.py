@@ -3,6 +3,7 @@
 import csv
 import errno
 import math
+import unicodedata
 
 import pytest
 import torch
@@ -107,6 +108,65 @@ def test_a_prior_moves_labels_and_batches_do_not(checkpoint, photos, tmp_path):
     assert {row["class_name"] for row in rows(out)} == {"owl"}
 
 
+def test_a_prior_by_name(checkpoint, photos, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    flags = ["--checkpoint", str(checkpoint), "--out", str(out), "--prior"]
+    classify.main([*flags, "owl=1e-300", "cat=2", "dog=1e-300", str(photos)])
+    assert {row["class_name"] for row in rows(out)} == {"cat"}
+    told = capsys.readouterr().out
+    assert "prior: cat: 1, dog: 5e-301, owl: 5e-301\n6 images classified: cat: 6, dog: 0, owl: 0\n" in told
+    named = out.read_bytes()
+    classify.main([*flags, "2", "1e-300", "1e-300", str(photos)])
+    assert out.read_bytes() == named
+
+
+def test_folders_of_one_class_in_another_unicode_form(tmp_path, capsys, recwarn):
+    torch.manual_seed(0)
+    composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    net, out = PixelCNN(1, 4, 1, 3, 2), tmp_path / "out.csv"
+    for in_checkpoint, on_disk in ((composed, decomposed), (decomposed, composed)):
+        path = tmp_path / f"{len(in_checkpoint)}.pt"
+        save_checkpoint(path, net, image_size=(8, 8), class_names=("bar", in_checkpoint), dataset="folder")
+        folder = tmp_path / f"set{len(on_disk)}" / on_disk
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "1.png")
+        argv = ["--checkpoint", str(path), "--out", str(out), "--prior", "bar=1e-300", f"{on_disk}=1"]
+        assert classify.main([*argv, str(folder.parent)]) == 0
+        assert "accuracy 1.0000, balanced accuracy 1.0000, macro F1 1.0000 (over all 1" in capsys.readouterr().out
+        assert rows(out)[0]["class_name"] == composed
+    assert not [warning for warning in recwarn if "label" in str(warning.message)]  # of scikit-learn
+
+
+def test_what_is_skipped_is_told_by_kind(checkpoint, photos, tmp_path, capsys):
+    for name in ("cat/1.HEIC", "dog/2.heic", "notes.txt"):
+        (photos / name).touch()
+    (photos / "...x").mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "...x" / "1.png")
+    flags = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out.csv")]
+    assert classify.main([*flags, str(photos)]) == 0
+    told = capsys.readouterr().out
+    assert "skipped: 3 files without an image's extension, such as" in told
+    assert "(2 .heic, 1 .txt; .heic cannot be read here: convert to JPEG or PNG)" in told
+    assert f"skipped: 1 images in folders whose names begin with a dot, such as {photos}/...x/1.png" in told
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "phone" / "1.HEIC").touch()
+    with pytest.raises(UserError, match=r"has no files with an image's .*, but 1 \.heic; .*convert to JPEG or PNG"):
+        classify.main([*flags, str(tmp_path / "phone")])
+
+
+def test_a_bad_image_of_a_split_has_a_row(tmp_path, own_folder, capsys):
+    path, out = tmp_path / "net.pt", tmp_path / "out.csv"
+    save_checkpoint(path, PixelCNN(1, 4, 1, 3, 2), image_size=(8, 8), class_names=("a", "b"), dataset="folder")
+    (own_folder / "validation/a/001.png").write_bytes(b"")
+    flags = ["--checkpoint", str(path), "--out", str(out), "--dataset", "folder", "--data_dir", str(own_folder)]
+    assert classify.main(flags) == 1
+    table = rows(out)
+    assert [row["path"] for row in table] == [f"validation/{name}/00{i}.png" for name in "ab" for i in (0, 1)]
+    assert [bool(row["error"]) for row in table] == [False, True, False, False]
+    told = capsys.readouterr()
+    assert "over all 3 images of known class" in told.out and "1 of 4 files could not be read" in told.err
+
+
 def test_a_split_of_a_data_set(tmp_path, capsys):
     torch.manual_seed(0)
     path, out = tmp_path / "net.pt", tmp_path / "out.csv"
@@ -127,7 +187,11 @@ def test_a_split_of_a_data_set(tmp_path, capsys):
         ("--checkpoint CKPT EMPTY", "EMPTY"),
         ("--checkpoint CKPT PHOTOS --device cuda:77", "cuda:77"),
         ("--checkpoint CKPT PHOTOS --device meta", "--device meta"),
-        ("--checkpoint CKPT PHOTOS --prior 1 2", "--prior"),
+        ("--checkpoint CKPT PHOTOS --prior 1 2", "give one for each, in this order: cat, dog, owl"),
+        ("--checkpoint CKPT PHOTOS --prior x", "--prior x: give positive, finite numbers, or NAME=NUMBER"),
+        ("--checkpoint CKPT PHOTOS --prior=cat", "--prior cat: give positive, finite numbers, or NAME=NUMBER"),
+        ("--checkpoint CKPT PHOTOS --prior cat=1 dog=1", "--prior lacks owl"),
+        ("--checkpoint CKPT --prior cat=1 dog=1 owl=x PHOTOS", "--prior owl=x: give positive, finite numbers"),
         ("--checkpoint CKPT PHOTOS --prior 1 2 -1", "prior"),
         ("--checkpoint CKPT --dataset digits", "another data set"),
         ("--checkpoint CKPT --dataset digits --split third", "third"),
@@ -171,7 +235,7 @@ def test_the_checkpoint_s_temperature_is_used(checkpoint, photos, tmp_path, caps
     assert classify.main(["--checkpoint", str(shipped), str(photos), "--out", str(out)]) == 0
     assert [float(row["confidence"]) for row in rows(out)] == pytest.approx([1 / 3] * 6, rel=1e-2)
     told = capsys.readouterr().out
-    assert "expected calibration error" in told and "F1 per class: cat " in told
+    assert "expected calibration error" in told and "F1 per class: cat: " in told
     assert (tmp_path / "reliability.png").exists()
     classify.main(["--checkpoint", str(shipped), str(photos), "--out", str(out), "--temperature", "1"])
     assert max(float(row["confidence"]) for row in rows(out)) > 0.5

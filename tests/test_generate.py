@@ -1,6 +1,7 @@
 """generate.py through its command line."""
 
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -44,6 +45,14 @@ def test_an_image_depends_on_seed_class_and_number_alone(checkpoint, tmp_path):
     assert all(torch.equal(some[name], all_of_them[name]) for name in some)
     other = drawn(checkpoint, tmp_path / "3", "--per_class", "1", "--seed", "1")
     assert not torch.equal(other["dog_0001.png"], all_of_them["dog_0001.png"])
+
+
+def test_a_class_in_another_unicode_form(tmp_path):
+    path = tmp_path / "net.pt"
+    composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    for in_checkpoint, given in ((composed, decomposed), (decomposed, composed)):
+        save_checkpoint(path, PixelCNN(1, 4, 1, 1, 2), image_size=(8, 8), class_names=("a", in_checkpoint), dataset="x")
+        assert list(drawn(path, tmp_path / given, "--per_class", "1", "--classes", given)) == [f"{composed}_0001.png"]
 
 
 def test_files_of_others_are_never_lost(checkpoint, tmp_path):

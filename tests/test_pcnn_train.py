@@ -9,8 +9,10 @@ import yaml
 from PIL import Image
 
 from model import load_checkpoint
+from training import results
 from training.settings import TrainSettings
 from training.trainer import Trainer
+from utils.errors import UserError
 
 TINY = (
     "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 128 --dropout 0 --precision fp32 "
@@ -44,7 +46,8 @@ def test_metrics_are_one_json_object_an_epoch(run_folder):
     assert [report["epoch"] for report in reports] == [1, 2]
     assert [report["step"] for report in reports] == [11, 22]  # 1437 images in whole batches of 128
     for report in reports:
-        assert {"train_bpd", "val_bpd", "accuracy", "lr", "seconds", "images_per_second"} <= report.keys()
+        assert {"train_bpd", "val_bpd", "lr", "seconds", "images_per_second"} <= report.keys()
+        assert {"accuracy", "balanced_accuracy", "f1"} <= report.keys()
         assert 0 <= report["accuracy"] <= 1 and 0 < report["val_bpd"] < 9
     assert reports[1]["train_bpd"] < reports[0]["train_bpd"]
     assert reports[1]["val_bpd"] < reports[0]["val_bpd"]
@@ -162,6 +165,83 @@ def test_shipped_configs_parse(path):
     from utils.arguments import parse_settings
 
     assert parse_settings(TrainSettings, "", ["--config", path]).dataset in path
+
+
+FOLDER = (
+    "--dataset folder --image_size 8 --nr_resnet 1 --nr_filters 4 --nr_logistic_mix 1 --batch_size 4 --dropout 0 "
+    "--precision fp32 --fid_samples 0 --sampling_interval 0 --ema 0"
+).split()
+
+
+def test_a_run_without_its_bad_images_is_resumed_and_told_when_they_change(own_folder, tmp_path, capsys):
+    import pcnn_train
+
+    run = tmp_path / "run"
+    (own_folder / "train/a/000.png").write_bytes(b"")
+    flags = [*FOLDER, "--data_dir", str(own_folder), "--run_dir", str(run), "--max_epochs"]
+    with pytest.raises(UserError, match="1 of 8 images cannot be read"):
+        pcnn_train.main([*flags, "1"])
+    assert pcnn_train.main([*flags, "1", "--skip_bad_images", "true"]) == 0
+    told = capsys.readouterr()
+    assert "left out: 1 of 8 images cannot be read" in told.err
+    assert "classes in order, with their training images: a: 3, b: 4\n" in told.out
+    assert pcnn_train.main(["--resume", str(run), "--max_epochs", "2"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    (own_folder / "train/b/000.png").write_bytes(b"")
+    assert pcnn_train.main(["--resume", str(run), "--max_epochs", "3"]) == 0
+    assert "warning: the images are not those" in capsys.readouterr().err
+    (own_folder / "train/b").rename(own_folder / "train/c")
+    (own_folder / "validation/b").rename(own_folder / "validation/c")
+    with pytest.raises(UserError, match=r"other classes than these images \(b gone, c new\)"):
+        pcnn_train.main(["--resume", str(run), "--max_epochs", "4"])
+    last = torch.load(run / "last.pt", weights_only=True)
+    del last["images"]  # of an older version
+    torch.save(last, run / "last.pt")
+    for split in ("train", "validation"):
+        (own_folder / split / "c").rename(own_folder / split / "b")
+    assert pcnn_train.main(["--resume", str(run), "--max_epochs", "4"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("best_metric", "best", "line"),
+    [
+        ("accuracy", 1, "best validation accuracy 0.9000 (at 3.500 bits/dim)"),
+        ("balanced_accuracy", 3, "best validation balanced accuracy 0.7000 (at 3.400 bits/dim)"),
+        ("f1", 2, "best validation macro F1 0.6000 (at 3.600 bits/dim)"),
+        ("bpd", 4, "best validation bits/dim 3.000"),
+    ],
+)
+def test_best_metric_selects_best_pt(own_folder, tmp_path, monkeypatch, capsys, best_metric, best, line):
+    import pcnn_train
+    import training.trainer
+    from evaluation.evaluate import Evaluation
+
+    first, second, third, fourth = (
+        (3.5, 0.9, 0.5, 0.4),
+        (3.6, 0.8, 0.7, 0.6),
+        (3.4, 0.8, 0.7, 0.5),
+        (3.0, 0.1, 0.1, 0.1),
+    )
+    measured = iter([first, second, second, third, fourth])  # last.pt is of before the second evaluation
+    labels = torch.tensor([0, 0, 1, 1])
+    monkeypatch.setattr(training.trainer, "evaluate", lambda *_: Evaluation(*next(measured), labels, torch.zeros(4, 2)))
+    run = tmp_path / "run"
+    flags = [*FOLDER, "--data_dir", str(own_folder), "--run_dir", str(run), "--best_metric", best_metric]
+    assert pcnn_train.main([*flags, "--max_epochs", "2"]) == 0
+    assert pcnn_train.main(["--resume", str(run), "--max_epochs", "4"]) == 0
+    told = capsys.readouterr().out
+    assert line in told.splitlines() and "accuracy 0.8000 (balanced 0.7000), macro F1 0.6000" in told
+    net = load_checkpoint(run / "best.pt")
+    assert net.metadata["epoch"] == best
+    reports = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    keys = {"bpd": "val_bpd", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy", "f1": "f1"}
+    assert net.metadata["validation"] == {name: reports[best - 1][key] for name, key in keys.items()}
+    with pytest.raises(UserError, match="--best_metric"):
+        other = "accuracy" if best_metric == "f1" else "f1"
+        pcnn_train.main(["--resume", str(run), "--best_metric", other, "--max_epochs", "5"])
+    row = results.row(results.read_run(run))
+    assert row[4] == f"{best} of 4" + ("" if best_metric == "accuracy" else f" by {best_metric}")
 
 
 def test_cpen455_trains_a_step(cpen455, tmp_path):

@@ -1,15 +1,19 @@
 """The training and validation images of a run, and the order in which training visits them."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data import ImageSet, load_split
+from data.folder import check_classes
 from evaluation.evaluate import check_labelled
 from training.augmentation import augment, draw_shifts
 from training.settings import TrainSettings
+from utils.console import notify
 from utils.distributed import main_first, rank, world_size
 from utils.errors import UserError
 
@@ -20,18 +24,27 @@ def mixed_seed(*numbers: int) -> int:
 
 
 def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
-    """The training and the validation images. Raises UserError, DataError."""
+    """The training and the validation images; says what was left out. Raises UserError, DataError."""
+    where = (settings.image_size, settings.data_dir, settings.skip_bad_images)
 
     def load(split: str) -> ImageSet:
-        return main_first(lambda: load_split(settings.dataset, split, settings.image_size, settings.data_dir))
+        return main_first(lambda: load_split(settings.dataset, split, *where))
 
+    if settings.dataset == "folder" and settings.fusion != "none":
+        check_classes(None if settings.data_dir is None else Path(os.path.expanduser(settings.data_dir)))
     train = load("train")
+    lost = {bad.label for bad in train.bad} - {*train.labels.tolist()}
+    if lost:
+        raise UserError(f"no image of the class {train.class_names[min(lost)]} can be read; {train.describe_bad()}")
     wrong = train.num_classes - 1
     if (settings.negatives or 0) > wrong:
         raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")
     validation = load("validation")
     check_labelled(train, f"{settings.dataset} training")
     check_labelled(validation, f"{settings.dataset} validation")
+    if rank() == 0:
+        for line in dict.fromkeys((*train.lines(), *validation.lines())):  # both may list the same folder
+            notify(line)
     return train, validation
 
 

@@ -14,11 +14,11 @@ from data import load_split
 from evaluation.calibration import expected_calibration_error, fit_temperature
 from evaluation.evaluate import check_labelled, evaluate
 from evaluation.images import check_data_set, files_of_split
-from evaluation.metrics import classification_scores
 from evaluation.predictions import warn_unconditional
 from model import load_checkpoint, posterior, save_checkpoint
 from training.settings import tagged
 from utils.arguments import parse_settings
+from utils.console import notify
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
@@ -60,7 +60,13 @@ def export(settings: ExportSettings, inputs: Sequence[str] = ()) -> int:
     check_inputs([settings.out], [settings.checkpoint, *inputs], "--out", settings.out)
     check_writable(settings.out)
     net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
-    split = load_split(net.dataset, settings.split, net.image_size, settings.data_dir)
+    trained_with = net.metadata.get("settings")
+    if not isinstance(trained_with, dict):  # of a file that another program made
+        trained_with = {}
+    skip = bool(trained_with.get("skip_bad_images"))  # as the run did
+    split = load_split(net.dataset, settings.split, net.image_size, settings.data_dir, skip)
+    for line in split.lines():
+        notify(line)
     check_data_set(split, net)
     files = files_of_split(split, net.dataset, settings.split, settings.data_dir)
     check_inputs([settings.out], files, "--out", settings.out)
@@ -73,7 +79,6 @@ def export(settings: ExportSettings, inputs: Sequence[str] = ()) -> int:
         if evaluation.accuracy < full:
             raise UserError(f"--half: accuracy would be {evaluation.accuracy:.4f}, not {full:.4f}; leave it out")
     temperature = fit_temperature(evaluation.log_likelihoods, split.labels)
-    accuracy, macro_f1, _ = classification_scores(split.labels.tolist(), evaluation.predictions.tolist())
     correct = (evaluation.predictions == split.labels).tolist()
     error = {}
     for name, t in (("1", 1.0), (f"{temperature:.1f}", temperature)):
@@ -81,9 +86,6 @@ def export(settings: ExportSettings, inputs: Sequence[str] = ()) -> int:
         error[name] = expected_calibration_error(confidence, correct)
         loss = F.cross_entropy(evaluation.log_likelihoods.double() / t, split.labels).item()
         print(f"temperature {name}: expected calibration error {error[name]:.4f}, cross-entropy {loss:.4f} nats")
-    trained_with = net.metadata.get("settings")
-    if not isinstance(trained_with, dict):  # of a file that another program made
-        trained_with = {}
     save_checkpoint(
         settings.out,
         net.half() if settings.half else net,
@@ -97,13 +99,16 @@ def export(settings: ExportSettings, inputs: Sequence[str] = ()) -> int:
         validation={
             "split": settings.split,
             "images": len(split),
-            "accuracy": accuracy,
+            "accuracy": evaluation.accuracy,
+            "balanced_accuracy": evaluation.balanced_accuracy,
+            "f1": evaluation.f1,
             "bpd": evaluation.bpd,
-            "macro_f1": macro_f1,
             "expected_calibration_error": error[f"{temperature:.1f}"],
         },
     )
-    print(f"accuracy {accuracy:.4f}, {evaluation.bpd:.3f} bits/dim over {len(split)} {settings.split} images")
+    print(
+        f"accuracy {evaluation.accuracy:.4f}, {evaluation.bpd:.3f} bits/dim over {len(split)} {settings.split} images"
+    )
     target = destination(settings.out)
     size = "" if target is None else f": {target.stat().st_size / 2**20:.1f} MiB"
     print(f"{shown(settings.out)}{size}")

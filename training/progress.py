@@ -5,8 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluation.metrics import FID_NAMES
+from data import ImageSet
+from evaluation.metrics import FID_NAMES, METRICS, BestMetric, best_key
 from training.step import StepSums
+from utils.text import printable
+
+SHOWN = 20  # classes that a line names
 
 
 class Readout:
@@ -34,11 +38,28 @@ class Readout:
         return arrived
 
 
+def class_counts(split: ImageSet) -> str:
+    """The classes in the order of their labels with their numbers of images, of the first 20."""
+    counts = split.labels.bincount(minlength=split.num_classes).tolist()
+    shown = [f"{printable(name)}: {n}" for name, n in zip(split.class_names[:SHOWN], counts, strict=False)]
+    more = len(counts) - SHOWN
+    return ", ".join(shown) + (f" and {more} more classes of {min(counts)} to {max(counts)} images" if more > 0 else "")
+
+
+def best_line(best_metric: BestMetric, best: tuple[float, float]) -> str:
+    """What best.pt reached, from its `ranking` by ``best_metric``."""
+    metric = METRICS[best_key(best_metric)]
+    if metric.goal == "minimize":
+        return f"best {metric.title} {-best[0]:.3f}"
+    return f"best {metric.title} {best[0]:.4f} (at {-best[1]:.3f} bits/dim)"
+
+
 def epoch_line(report: dict[str, Any], max_epochs: int) -> str:
     """A report as one line for the terminal."""
     line = f"epoch {report['epoch']}/{max_epochs}  train {report['train_bpd']:.3f}"
     if "val_bpd" in report:
         line += f"  validation {report['val_bpd']:.3f} bits/dim, accuracy {report['accuracy']:.4f}"
+        line += f" (balanced {report['balanced_accuracy']:.4f}), macro F1 {report['f1']:.4f}"
     for name in FID_NAMES:
         if name in report:
             line += f", {name} {report[name]:.2f}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import best_report
+from evaluation.metrics import METRICS, best_key, best_report
 from plots.curves import plot_tradeoff
 from training.resume import run_settings
 from training.run_folder import read_reports
@@ -19,7 +19,10 @@ from utils.script import run_script
 from utils.text import markdown_table, printable
 from utils.values import PathName, PathNames
 
-COLUMNS = ("run", "network", "objective", "seed", "epochs", "accuracy", "bits/dim", "FID", "minutes of training")
+COLUMNS = (
+    *("run", "network", "objective", "seed", "epochs", "accuracy", "balanced accuracy", "macro F1", "bits/dim", "FID"),
+    "minutes of training",
+)
 
 
 @dataclass
@@ -52,10 +55,11 @@ def read_run(folder: Path) -> Run:
         reports = read_reports(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{printable(folder)} has no readable metrics.jsonl ({error})") from None
-    best = best_report(reports)
+    key = best_key(settings.best_metric)
+    best = best_report(reports, key, METRICS[key].goal)
     if best is None:
         raise UserError(f"{printable(folder)} has no evaluation yet in its metrics.jsonl")
-    if "val_bpd" not in best or not all("seconds" in report for report in reports):
+    if not {"accuracy", "val_bpd"} <= best.keys() or not all("seconds" in report for report in reports):
         raise UserError(f"{printable(folder)} has no complete metrics.jsonl")
     return Run(printable(folder.name), settings, reports, best)
 
@@ -66,16 +70,17 @@ def objective(settings: TrainSettings) -> str:
 
 
 def row(run: Run) -> tuple[str, ...]:
-    """The best epoch of a run as cells."""
-    settings, best = run.settings, run.best
+    """The best epoch of a run, by its --best_metric, as cells."""
+    settings, best, by = run.settings, run.best, run.settings.best_metric
     fids = [report["fid"] for report in run.reports if "fid" in report]
     return (
         run.name,
         f"{settings.nr_resnet}/{settings.nr_filters}/{settings.nr_logistic_mix}, {settings.fusion}",
         objective(settings),
         str(settings.seed),
-        f"{best['epoch']} of {run.reports[-1]['epoch']}",
+        f"{best['epoch']} of {run.reports[-1]['epoch']}" + ("" if by == "accuracy" else f" by {by}"),
         f"{best['accuracy']:.4f}",
+        *(f"{best[name]:.4f}" if name in best else "not measured" for name in ("balanced_accuracy", "f1")),
         f"{best['val_bpd']:.3f}",
         f"{min(fids):.2f}" if fids else "not available",
         f"{sum(report['seconds'] for report in run.reports) / 60:.0f}",

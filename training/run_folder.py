@@ -147,7 +147,7 @@ def curve_panels(reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]
     """The panels of curves.png; a Fréchet distance has one where it was measured."""
     panels = {
         "bits per dimension": {"train_bpd": "train (with dropout)", "val_bpd": "validation"},
-        "validation accuracy": {"accuracy": "validation"},
+        "validation accuracy": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "macro F1"},
     }
     distances = [name for name in FID_NAMES if any(name in report for report in reports)]
     return panels | {name.replace("_", " "): {name: "samples"} for name in distances}

@@ -67,7 +67,8 @@ def training_reference(settings: TrainSettings, validation: ImageSet) -> Path | 
     if "test" not in DATASETS[settings.dataset].splits:
         return validation
     try:
-        return split_reference(settings.dataset, "test", settings.image_size, settings.data_dir)
+        where = (settings.image_size, settings.data_dir, settings.skip_bad_images)
+        return split_reference(settings.dataset, "test", *where)
     except DataError as error:  # a user's own folder may lack one
         notify(f"FID is measured against the validation images: {error}")
         return validation

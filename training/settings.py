@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from evaluation.metrics import BestMetric
 from layers import Fusion
 from model import SIDES
 from utils.precision import Precision
@@ -45,6 +46,8 @@ class TrainSettings:
             sub-folders below --data_dir.
         data_dir: folder of the data set, and where it is downloaded to; datasets/NAME by default.
         image_size: side in pixels, a multiple of 4 from 4 to 512; the data set's own by default.
+        skip_bad_images: train and validate without the images that cannot be read; by default they are named and the
+            run ends.
         save_dir: each run makes one folder below this one.
         run_dir: the exact folder of the run instead; it must be new or empty.
         sample_dir: folder of the sample grids; samples/ in the run's folder by default.
@@ -85,6 +88,9 @@ class TrainSettings:
         deterministic: bit-identical repetitions on CUDA too, with slower kernels (how much slower has
             not been measured); a CPU is deterministic anyway.
         device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
+        best_metric: which epoch best.pt is of: the best one on the validation images by accuracy, balanced_accuracy
+            (mean recall of the classes), f1 (macro) or bpd (bits/dim); bits/dim decide a tie. Accuracy hardly depends
+            on classes of few images.
         eval_interval: epochs between evaluations of all validation images, at least 1.
         sampling_interval: epochs between sample grids, also drawn after the last; 0 is never.
         sample_batch_size: images of a grid, equal per class, at least 1.
@@ -112,6 +118,7 @@ class TrainSettings:
     sample_dir: PathName | None = field(default=None, metadata=FREE | MACHINE | FOLDER)
     resume: PathName | None = field(default=None, metadata=FREE | MACHINE)
     load_params: PathName | None = field(default=None, metadata=MACHINE)
+    skip_bad_images: bool = field(default=False, metadata=FREE)
     tag: str | None = None
     nr_resnet: PositiveInt = 2
     nr_filters: PositiveInt = 80
@@ -138,6 +145,7 @@ class TrainSettings:
     seed: Seed = 1
     deterministic: bool = field(default=False, metadata=FREE)
     device: str = field(default="auto", metadata=FREE | MACHINE)
+    best_metric: BestMetric = "accuracy"
     eval_interval: PositiveInt = field(default=1, metadata=FREE)
     sampling_interval: NonNegativeInt = field(default=25, metadata=FREE)
     sample_batch_size: PositiveInt = field(default=16, metadata=FREE)

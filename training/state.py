@@ -1,12 +1,12 @@
 """All that changes while a network is trained, saved and restored as one."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model import match_classes, read_checkpoint
-from training.network import listed
+from data import ImageSet
+from model import read_checkpoint
+from training.resumed_images import check_images
 from training.saved_values import epoch_report, number, whole_number
 from training.step import TrainingStep
 from utils.errors import UserError, reason
@@ -25,7 +25,7 @@ class TrainingState:
         epoch_steps: its steps so far, skipped ones included.
         epoch_seconds: of training in it.
         total_steps: steps of the run.
-        best: ranking of best.pt, (accuracy, -bits/dim); None before the first evaluation.
+        best: `ranking` of best.pt by --best_metric; None before the first evaluation.
         reports: one for each finished epoch, the lines of metrics.jsonl.
     """
 
@@ -72,14 +72,14 @@ class TrainingState:
         best = None if self.best is None else list(self.best)
         return {**self.step.state(), "progress": progress, "best": best, "metrics": self.reports}
 
-    def restore(self, path: Path, class_names: Sequence[str]) -> None:
-        """Return to the state in a last.pt, weights included, of a run whose images have the classes ``class_names``.
+    def restore(self, path: Path, train: ImageSet, validation: ImageSet) -> None:
+        """Return to the state in a last.pt, weights included; a warning says so where its images were others.
 
-        Raises CheckpointError; UserError where it is of other classes, or does not hold all of that.
+        Raises CheckpointError; UserError where its classes were others, or it does not hold all of the state.
         """
         checkpoint = read_checkpoint(path)
         try:
-            check_classes(path, checkpoint["class_names"], class_names)
+            check_images(checkpoint, path, train, validation)
             self.step.restore(checkpoint)
             progress = checkpoint["progress"]
             if progress["sums"].shape != self.step.sums.shape:
@@ -96,12 +96,3 @@ class TrainingState:
             self.reports = [epoch_report(report) for report in checkpoint["metrics"]]
         except (LookupError, RuntimeError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"{printable(path)} does not hold a run that can be resumed: {reason(error)}") from None
-
-
-def check_classes(path: Path, saved: Sequence[str], class_names: Sequence[str]) -> None:
-    """Raise UserError unless the classes are the same in the same order: their weights would be those of others."""
-    if len(saved) != len(class_names) or match_classes(class_names, saved) != {i: i for i in range(len(saved))}:
-        raise UserError(
-            f"{printable(path)} is of the classes {listed(saved)}, the images are of {listed(class_names)}; "
-            "give the --data_dir that it was trained on, or start a new run with --load_params and this file"
-        )

@@ -124,8 +124,9 @@ class WandbTracker(Tracker):
         self.run.log(values)
         # by us: define_metric(summary="max") would make a mapping of "accuracy", which sweeps rank by
         bests = {f"best_{name}": value for name, value in self.best.items()}
-        if "accuracy" in self.best:
-            bests["accuracy"] = self.best["accuracy"]  # a sweep ranks runs by it, and best.pt has it
+        for name, value in self.best.items():
+            if METRICS[name].goal == "maximize":
+                bests[name] = value  # a sweep ranks runs by it
         self.run.summary.update(bests)
 
     @tolerate_failures

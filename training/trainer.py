@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data import DATASETS
-from evaluation.evaluate import Evaluation, evaluate
-from evaluation.metrics import ranking
+from evaluation.evaluate import evaluate
+from evaluation.metrics import METRICS, best_key, ranking
 from evaluation.predictions import warn_unconditional
 from model import data_dependent_init, save_checkpoint
 from plots.classification import plot_confusion_matrix
@@ -21,6 +21,7 @@ from plots.images import labelled_grid
 from training.batches import Batches, load_splits, mixed_seed
 from training.network import build_network, load_initial_weights
 from training.progress import Readout, epoch_line
+from training.resumed_images import image_list
 from training.run_folder import RunFolder, tolerate_write_errors
 from training.samples import TrainingSamples
 from training.settings import TrainSettings
@@ -79,7 +80,7 @@ class Trainer:
         self.step = TrainingStep(self.net, settings, self.precision, self.batches.per_epoch * settings.max_epochs)
         self.state = TrainingState(self.step)
         if last is not None:
-            self.state.restore(last, self.train_split.class_names)
+            self.state.restore(last, self.train_split, self.validation)
             if self.state.best is None and self.state.epoch > settings.max_epochs:
                 raise UserError(
                     f"--max_epochs {settings.max_epochs}: the run in {printable(last.parent)} is in epoch "
@@ -224,21 +225,24 @@ class Trainer:
     def evaluate(self, epoch: int) -> dict[str, float]:
         """Metrics of all validation images; the best network so far is written to best.pt."""
         evaluation = evaluate(self.step.averaged, self.validation, self.settings.precision)
-        report = {"val_bpd": evaluation.bpd, "accuracy": evaluation.accuracy}
-        rank_of_this = ranking(report)
-        if (self.state.best is None or rank_of_this > self.state.best) and self.save_best(evaluation, epoch):
+        scores = {name: getattr(evaluation, name) for name in ("accuracy", "balanced_accuracy", "f1")}
+        report = {"val_bpd": evaluation.bpd, **scores}
+        key = best_key(self.settings.best_metric)
+        rank_of_this = ranking(report, key, METRICS[key].goal)
+        validation = {"bpd": evaluation.bpd, **scores}
+        better = self.state.best is None or rank_of_this > self.state.best
+        if better and self.save_best(evaluation.predictions, validation, epoch):
             self.state.best = rank_of_this  # last: what a signal interrupts is repeated
         return report
 
-    def save_best(self, evaluation: Evaluation, epoch: int) -> bool:
+    def save_best(self, predictions: Tensor, validation: dict[str, float], epoch: int) -> bool:
         """Write best.pt and confusion.png; False where best.pt could not be written."""
-        validation = {"accuracy": evaluation.accuracy, "bpd": evaluation.bpd}
         if not self.save("best.pt", epoch, validation=validation):
             return False
         if rank() == 0:
             path, names = self.folder.path / "confusion.png", self.train_split.class_names
             with tolerate_write_errors("confusion.png"):
-                truth, predicted = self.validation.labels.tolist(), evaluation.predictions.tolist()
+                truth, predicted = self.validation.labels.tolist(), predictions.tolist()
                 plot_confusion_matrix(truth, predicted, names, path)
                 self.tracker.image("confusion", path, epoch)
         return True
@@ -246,7 +250,8 @@ class Trainer:
     def save_last(self) -> bool:
         """Write last.pt, with all that resuming needs; False where it could not be written."""
         self.last_save = time.monotonic()
-        return self.save("last.pt", self.state.epoch, **self.state.state_dict())
+        images = image_list(self.train_split, self.validation)
+        return self.save("last.pt", self.state.epoch, images=images, **self.state.state_dict())
 
     def save(self, name: str, epoch: int, **more: Any) -> bool:
         """Write a checkpoint; a failure is a warning, an earlier one stays, and the answer is False."""

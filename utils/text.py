@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 
 # control characters, line and paragraph separators, marks that turn the direction of text, invalid UTF-8 bytes
@@ -24,6 +25,11 @@ def escaped(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def composed(name: str) -> str:
+    """A name in composed Unicode (NFC); archives from macOS hold decomposed ones, which look the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

@@ -118,11 +118,15 @@ def test_csv_errors(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_broken_image_is_named(tmp_path):
+def test_broken_images_are_named_and_skipped_on_demand(tmp_path):
     folder = make(tmp_path / "set")
     (folder / "train/4.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"train/4\.png: not a readable image"):
+    (folder / "train/2.png").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"2 of 6 .*train/2\.png: not a readable image .*; also train/4\.png; repair"):
         load_split("cpen455", "train", data_dir=folder)
+    split = load_split("cpen455", "train", data_dir=folder, skip_bad_images=True)
+    assert split.labels.tolist() == [0, 1, 3, 1] and split.images[:, 0, 0, 0].tolist() == [0, 10, 30, 50]
+    assert [(bad.position, bad.path, bad.label) for bad in split.bad] == [(2, "train/2.png", 2), (4, "train/4.png", 0)]
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,21 @@ def test_a_slash_in_a_class_name_is_no_folder(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Bag", "T-shirt_top"]
 
 
+def test_what_is_left_out_is_told(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / "set/train" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "set/train" / name / "1.png")
+    (tmp_path / "set/train/a/3.heic").touch()
+    (tmp_path / "set/train/b/3.png").touch()
+    flags = ["folder", "train", str(tmp_path / "out"), "--data_dir", str(tmp_path / "set")]
+    with pytest.raises(DataError, match=r"1 of 3 images cannot be read: .*b/3\.png"):
+        main(flags)
+    main([*flags, "--skip_bad_images", "true"])
+    told = capsys.readouterr().err
+    assert "left out 1 .heic in a" in told and "left out: 1 of 3 images cannot be read" in told
+    assert len(find_images(tmp_path / "out")) == 2
+
+
 def test_a_mistake_at_the_shell_is_one_line(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     used, no_folder = str(tmp_path), str(tmp_path / "mine.txt")

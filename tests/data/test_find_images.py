@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data import find_images, read_image
+from data.find import describe_skipped
 from plots.attribution import Attribution, plot_attributions
 from plots.classification import plot_confusion_matrix
 from plots.curves import plot_learning_curves
@@ -70,6 +71,19 @@ def test_find_images_below_a_hidden_folder(tmp_path):
     (tmp_path / ".cache/1.png").touch()
     assert find_images(tmp_path / ".cache") == [tmp_path / ".cache/1.png"]
     assert find_images(tmp_path) == []
+
+
+def test_hidden_folders_and_other_files_are_collected(tmp_path):
+    for name in ("a/1.png", "a/.x/2.png", ".y/3.png", "a/.DS_Store", "b/4.HEIC", "b/5.heic", "b/6", "c/7.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    skipped, hidden = [], []
+    assert find_images(tmp_path, skipped=skipped, hidden=hidden) == [tmp_path / "a/1.png"]
+    assert sorted(hidden) == [tmp_path / ".y", tmp_path / "a/.x"]
+    advice = "; .heic cannot be read here: convert to JPEG or PNG"
+    assert describe_skipped(skipped) == f"2 .heic, 1 without an extension, 1 .txt{advice}"
+    assert describe_skipped(skipped, tmp_path) == f"2 .heic in b, 1 without an extension in b, 1 .txt in c{advice}"
+    assert describe_skipped([Path(f"{i}/a.x{i}") for i in range(12)]).endswith(" .x7, and 4 more")
 
 
 def test_find_images_with_links(tmp_path):

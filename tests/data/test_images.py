@@ -227,12 +227,14 @@ def test_read_images_keeps_the_order(tmp_path):
     for level in range(50):
         files.append(tmp_path / f"{level}.png")
         Image.new("L", (4, 4), level).save(files[-1])
-    images = read_images(files, 3, (4, 8), "reading")
+    images, errors = read_images(files, 3, (4, 8), "reading")
     assert images.shape == (50, 3, 4, 8) and images.dtype == torch.uint8
-    assert images[:, 2, 3, 7].tolist() == list(range(50))
+    assert images[:, 2, 3, 7].tolist() == list(range(50)) and not errors
     files[7].write_bytes(b"")
-    with pytest.raises(DataError, match=r"7\.png"):
-        read_images(files, 3, (4, 8), "reading")
+    files[49].unlink()
+    images, errors = read_images(files, 3, (4, 8), "reading")
+    assert images[:, 2, 3, 7].tolist() == [*range(7), *range(8, 49)]
+    assert list(errors) == [7, 49] and "7.png: not a readable image" in errors[7] and "No such file" in errors[49]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

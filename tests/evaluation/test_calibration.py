@@ -1,4 +1,4 @@
-"""Scores, calibration error, temperature scaling."""
+"""Calibration error, temperature scaling."""
 
 import numpy as np
 import pytest
@@ -13,15 +13,7 @@ from evaluation.calibration import (
     fit_temperature,
     reliability_diagram,
 )
-from evaluation.metrics import classification_scores
 from model import posterior
-
-
-def test_scores():
-    accuracy, macro, f1 = classification_scores([0, 0, 1, 1], [0, 0, 1, 0])
-    assert accuracy == 0.75 and macro == pytest.approx((0.8 + 2 / 3) / 2)
-    assert f1 == {0: pytest.approx(0.8), 1: pytest.approx(2 / 3)}
-    assert classification_scores([5], [2])[1:] == (0.0, {2: 0.0, 5: 0.0})
 
 
 @given(st.lists(st.floats(-1e4, 0), min_size=2, max_size=6), st.floats(0.1, 1e4))

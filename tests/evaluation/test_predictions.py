@@ -1,4 +1,4 @@
-"""Labelling: lists on the command line, priors, temperatures, truth from folders, rows."""
+"""Labelling: lists on the command line, temperatures, truth from folders, rows."""
 
 import math
 from pathlib import Path
@@ -12,22 +12,10 @@ import evaluation.scoring
 from data import ImageSet
 from evaluation.evaluate import evaluate
 from evaluation.images import Images, true_label
-from evaluation.predictions import class_prior, label_batch, posterior_temperature, predict
+from evaluation.predictions import label_batch, posterior_temperature, predict
 from evaluation.scoring import MirrorScorer, Scorer
 from model import PixelCNN
 from utils.errors import DataError, UserError
-
-
-def test_priors_sum_to_one():
-    assert class_prior(None, 3) is None
-    assert class_prior([1, 3], 2).tolist() == [0.25, 0.75]
-    assert class_prior([1e308] * 10, 10).tolist() == pytest.approx([0.1] * 10)
-
-
-@pytest.mark.parametrize("weights", [[1], [1, 0], [1, -1], [1, math.nan], [1, math.inf]])
-def test_bad_priors(weights):
-    with pytest.raises(UserError, match="--prior"):
-        class_prior(weights, 2)
 
 
 def test_the_innermost_folder_named_after_a_class_is_the_truth():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from PIL import Image
 
 from evaluation.generation import draw_images, prepare_folder
@@ -88,6 +89,36 @@ def test_a_confusion_picture_has_numbers_for_few_classes_only(tmp_path, monkeypa
     assert written == ["1", "0", "1", "1"]
     plot_confusion_matrix([0, 1, 1], [0, 1, 0], [str(i) for i in range(41)], tmp_path / "many.png")
     assert len(written) == 4 and (tmp_path / "many.png").exists()
+
+
+@pytest.mark.parametrize("classes", [300, 1001])
+def test_a_confusion_picture_of_many_classes_is_no_larger(tmp_path, monkeypatch, classes):
+    shown, ticks = [], []
+    imshow, set_xticks = Axes.imshow, Axes.set_xticks
+    monkeypatch.setattr(Axes, "imshow", lambda self, x, **more: shown.append((x, more)) or imshow(self, x, **more))
+    monkeypatch.setattr(Axes, "set_xticks", lambda self, *a, **more: ticks.append(a) or set_xticks(self, *a, **more))
+    names = [f"class {i} {'x' * 100}" for i in range(classes)]
+    plot_confusion_matrix([0, 1, classes - 1], [0, 1, classes - 2], names, tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.size == (2250, 2250)
+    ((counts, options),), ((places, labels),) = shown, ticks
+    assert counts.shape[0] <= 500 and counts.sum() == 3 and options["extent"][1] >= classes - 0.5
+    per_cell = 1 if classes == 300 else 3
+    assert counts[0, 0] == (1 if per_cell == 1 else 2)
+    assert counts[(classes - 1) // per_cell, (classes - 2) // per_cell] == 1
+    assert len(places) == len(labels) <= 40 and {len(label) for label in labels} == {30}
+    assert all(label.startswith(f"class {place} x") for place, label in zip(places, labels, strict=True))
+
+
+def test_a_confusion_picture_of_one_class_warns_of_nothing(tmp_path, recwarn):
+    plot_confusion_matrix([0, 0], [0, 0], ["a"], tmp_path / "c.png")
+    assert not recwarn.list and (tmp_path / "c.png").exists()
+
+
+def test_a_grid_of_many_classes_is_not_enlarged(tmp_path):
+    labelled_grid(torch.zeros(500, 1, 8, 8, dtype=torch.uint8), torch.arange(500), ["a"] * 500, tmp_path / "g.png")
+    with Image.open(tmp_path / "g.png") as picture:
+        assert picture.height == 500 * (16 + 4) + 4
 
 
 def test_a_draw_depends_on_its_seed_class_and_number_alone():

@@ -6,7 +6,7 @@ import torch
 from data import ImageSet
 from training import batches
 from training.settings import TrainSettings
-from utils.errors import UserError
+from utils.errors import DataError, UserError
 
 
 def test_fewer_images_than_processes_is_one_line(monkeypatch):
@@ -16,3 +16,41 @@ def test_fewer_images_than_processes_is_one_line(monkeypatch):
         batches.Batches(split, TrainSettings(), torch.device("cpu"))
     monkeypatch.setattr(batches, "world_size", lambda: 3)
     assert batches.Batches(split, TrainSettings(), torch.device("cpu")).per_epoch == 1
+
+
+def folder_settings(data_dir, **more):
+    return TrainSettings(dataset="folder", data_dir=str(data_dir), image_size=8, **more)
+
+
+def test_one_class_is_refused_unless_the_network_has_no_classes(digits, write_folder, tmp_path):
+    write_folder(digits.images[:5], tmp_path / "photos" / "cat")
+    with pytest.raises(DataError, match=r"only one class of training images, photos: .* --fusion none$"):
+        batches.load_splits(folder_settings(tmp_path))
+    train, validation = batches.load_splits(folder_settings(tmp_path, fusion="none"))
+    assert (len(train), len(validation), train.num_classes) == (4, 1, 1)
+
+
+def test_what_is_left_out_is_told_once(own_folder, capsys):
+    flat = own_folder / "train"  # both of its splits list the same folder
+    (flat / "a" / "x.heic").touch()
+    batches.load_splits(folder_settings(flat))
+    told = "left out 1 .heic in a; .heic cannot be read here: convert to JPEG or PNG"
+    assert capsys.readouterr().err == f"{flat}: {told}\n"
+
+
+def test_unreadable_images(own_folder, capsys):
+    (own_folder / "train/a/000.png").write_bytes(b"")
+    (own_folder / "validation/b/001.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 8 images cannot be read: .*a/000\.png.*--skip_bad_images true"):
+        batches.load_splits(folder_settings(own_folder))
+    train, validation = batches.load_splits(folder_settings(own_folder, skip_bad_images=True))
+    assert (len(train), len(validation)) == (7, 3)
+    told = capsys.readouterr().err.splitlines()
+    assert [line[: line.index(":", 9)] for line in told] == [
+        "left out: 1 of 8 images cannot be read",
+        "left out: 1 of 4 images cannot be read",
+    ]
+    for number in range(4):
+        (own_folder / f"train/a/{number:03d}.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no image of the class a can be read; 4 of 8 images"):
+        batches.load_splits(folder_settings(own_folder, skip_bad_images=True))

@@ -30,7 +30,8 @@ def test_a_row_is_the_best_epoch(run, capsys):
     best = max(reports, key=lambda report: (report["accuracy"], -report["val_bpd"]))
     cells = row.strip("| ").split(" | ")
     assert cells[:4] == ["tiny", "1/8/2, early+middle", "likelihood", "1"]
-    assert cells[4:8] == [f"{best['epoch']} of 2", f"{best['accuracy']:.4f}", f"{best['val_bpd']:.3f}", "not available"]
+    measured = [f"{best[key]:.4f}" for key in ("accuracy", "balanced_accuracy", "f1")]
+    assert cells[4:10] == [f"{best['epoch']} of 2", *measured, f"{best['val_bpd']:.3f}", "not available"]
     assert header.count("|") == rule.count("|") == row.count("|")
 
 
@@ -51,6 +52,18 @@ def test_a_figure_goes_to_standard_output_alone_and_never_over_a_run(run, tmp_pa
     with pytest.raises(UserError, match="is a folder"):
         results.main([str(run), "--figure", str(tmp_path)])
     assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+
+def test_a_run_of_an_older_version_has_a_row(run, tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    config = (run / "config.yaml").read_text().splitlines(keepends=True)
+    (old / "config.yaml").write_text("".join(line for line in config if "best_metric" not in line))
+    reports = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for report in reports:
+        del report["balanced_accuracy"], report["f1"]
+    (old / "metrics.jsonl").write_text("".join(json.dumps(report) + "\n" for report in reports))
+    assert results.row(results.read_run(old))[6:8] == ("not measured", "not measured")
 
 
 def test_a_folder_that_is_no_run(tmp_path, run):

@@ -219,10 +219,10 @@ def test_summary_keeps_the_best(fake, tmp_path):
     run = fake()
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "val_bpd": 3.0, "accuracy": 0.7, "fid": null}\n')
     with WandbTracker(tmp_path, {}) as tracker:
-        tracker.report({"epoch": 2, "val_bpd": 2.5, "accuracy": 0.6, "fid": 30.0})
+        tracker.report({"epoch": 2, "val_bpd": 2.5, "accuracy": 0.6, "f1": 0.5, "fid": 30.0})
         tracker.report({"epoch": 3, "train_bpd": 2.4})
-        tracker.report({"epoch": 4, "val_bpd": float("nan"), "accuracy": 0.65, "fid": 40.0})
-    best = {"accuracy": 0.7, "best_accuracy": 0.7, "best_val_bpd": 2.5, "best_fid": 30.0}
+        tracker.report({"epoch": 4, "val_bpd": float("nan"), "accuracy": 0.65, "f1": 0.4, "fid": 40.0})
+    best = {"accuracy": 0.7, "best_accuracy": 0.7, "best_val_bpd": 2.5, "best_fid": 30.0, "f1": 0.5, "best_f1": 0.5}
     assert run.summary == best and run.exit_code == 0
     assert [values["epoch"] for values in run.logged] == [2, 3, 4] and run.logged[0]["accuracy"] == 0.6
 

@@ -1,0 +1,35 @@
+"""Whether a run is resumed on the images that it had."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from data import ImageSet
+from utils.console import notify
+from utils.distributed import rank
+from utils.errors import UserError
+from utils.text import composed, printable
+
+
+def image_list(train: ImageSet, validation: ImageSet) -> str:
+    """A hash of the images' names, which changes where one is added, removed or renamed."""
+    names = "\n".join(composed(path) for split in (train, validation) for path in split.paths)
+    return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+
+
+def check_images(checkpoint: dict[str, Any], path: Path, train: ImageSet, validation: ImageSet) -> None:
+    """Raise UserError where the images of a run to resume have other classes; warn where they are others."""
+    run = printable(path.parent)
+    before = tuple(composed(str(name)) for name in checkpoint["class_names"])
+    now = tuple(map(composed, train.class_names))
+    if before != now:
+        lost, new = (", ".join(sorted(map(printable, names))[:5]) for names in (
+            {*before} - {*now}, {*now} - {*before}
+        ))  # fmt: skip
+        raise UserError(
+            f"the run in {run} has other classes than these images ({lost or 'none'} gone, {new or 'none'} new); "
+            f"give the --data_dir that it was trained on, or start a new run with --load_params {printable(path)}"
+        )
+    images = image_list(train, validation)
+    if checkpoint.get("images", images) != images and rank() == 0:  # older ones lack it
+        notify(f"warning: the images are not those that the run in {run} had; it goes on with these, in another order")
