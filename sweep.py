@@ -13,7 +13,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from tuning.database import hide_password, open_storage, sqlite_url
+from tuning.database import open_storage
+from tuning.database_url import hide_password, sqlite_url
 from tuning.report import write_report
 from tuning.runner import run_sweep
 from tuning.study import load_study
