@@ -11,7 +11,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuning.database import hide_password, open_storage, sqlite_url
+from tuning.database import open_storage
+from tuning.database_url import hide_password, sqlite_url
 from tuning.report import write_report
 from tuning.runner import run_sweep
 from tuning.study import load_study

@@ -4,13 +4,13 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna import Study
 
 from evaluation.metrics import METRICS
 from tuning.study import is_interrupted
-
-if TYPE_CHECKING:
-    from optuna import Study
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
@@ -40,7 +40,7 @@ class TrialRow:
     failure: str = ""
 
 
-def trial_rows(study: "Study") -> list[TrialRow]:
+def trial_rows(study: Study) -> list[TrialRow]:
     """The finished trials: complete ones from best to worst, then pruned, then failed ones."""
     spec = study.user_attrs["sweep"]
     rows = []
@@ -64,10 +64,8 @@ def trial_rows(study: "Study") -> list[TrialRow]:
     return sorted(rows, key=lambda row: (order.index(row.state), sign * row.metrics.get(spec["metric"], 0), row.number))
 
 
-def setting_importances(study: "Study", key: str) -> dict[str, float]:
+def setting_importances(study: Study, key: str) -> dict[str, float]:
     """The fraction of a metric's variance that each setting explains (fANOVA with a random forest); the sum is 1."""
-    import optuna
-
     importances = optuna.importance.get_param_importances(
         study,
         evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),

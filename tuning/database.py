@@ -1,83 +1,37 @@
-"""The database of a study: its URL, and a storage that waits for a server that does not answer."""
+"""The database of a study: Optuna's storage, which waits for a server that does not answer."""
 
 import functools
 import inspect
-import re
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import sqlalchemy
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DatabaseError,
-    InterfaceError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
+from optuna import Study
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, SQLAlchemyError
 
+from tuning.database_url import hide_password, parse_url
 from utils.console import notify
 from utils.errors import UserError
 from utils.signals import Interruption
 from utils.text import printable
 
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.trial import FrozenTrial
-
 HEARTBEAT = 10  # seconds between the heartbeats of a running trial
 GRACE_PERIOD = 30  # seconds without a heartbeat after which a running trial counts as interrupted
 PATIENCE = 300  # seconds that a call waits for a database that does not answer
-EXAMPLE = "postgresql+psycopg://user:password@host/database"
 PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # of drivers
 TIMEOUTS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # of libpq, s and ms: a cut cable is noticed
 
 
 class DatabaseLost(UserError):
     """A database that has not answered for PATIENCE seconds."""
-
-
-def sqlite_url(path: Path) -> str:
-    """The database URL of a local SQLite file."""
-    return URL.create("sqlite", database=str(path)).render_as_string()
-
-
-def hide_password(text: str) -> str:
-    """``text``, a URL or an argument with one, with *** for its password."""
-    text = re.sub(r"(://[^:/@]*:).*@", r"\1***@", text, flags=re.DOTALL)
-    return re.sub(r"([?&]\w*(?:pass|pwd)\w*=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
-
-
-def parse_url(text: str) -> URL:
-    """A database URL. Raises UserError that says what to write instead."""
-    shown = printable(hide_password(text))
-    scheme, _, rest = text.partition("://")
-    if re.fullmatch(r"(sqlite:)?[^:]+", text) and "://" not in text:
-        raise UserError(f"--storage {shown} is no URL; write sqlite:///{shown.removeprefix('sqlite:')} for this file")
-    if scheme.startswith("postgres") and not scheme.startswith("postgresql"):
-        raise UserError(f"--storage {shown}: write {printable(hide_password(f'postgresql+psycopg://{rest}'))}")
-    try:
-        url = make_url(text)
-        url.get_dialect()
-    except NoSuchModuleError:
-        raise UserError(f"--storage {shown}: there is no database {printable(scheme)}; write {EXAMPLE}") from None
-    except (ArgumentError, ValueError):
-        url = None
-    except ImportError:  # of the driver, which is reported when the database is opened
-        pass
-    if url is None or (url.host and "@" in f"{url.host}{url.database}"):
-        advice = "in the password write %40 for @, %3A for : and %2F for /"
-        raise UserError(f"--storage {shown} is no database URL; write {EXAMPLE} ({advice})")
-    if url.get_backend_name() == "sqlite" and url.host:
-        raise UserError(f"--storage {shown}: write sqlite:///{printable(rest)}, with three slashes")
-    return url
 
 
 def open_storage(text: str, interruption: Interruption | None = None, create: bool = True) -> "PatientStorage":
@@ -229,13 +183,13 @@ for _name, _method in vars(optuna.storages.RDBStorage).items():
         setattr(PatientStorage, _name, patient(_method))
 
 
-def retry_stale_trial(study: "Study", trial: "FrozenTrial") -> None:
+def retry_stale_trial(study: Study, trial: FrozenTrial) -> None:
     """Optuna's callback for a trial without heartbeats."""
     print(f"trial {trial.number} was interrupted and is run again", flush=True)
     queue_again(study, trial)
 
 
-def queue_again(study: "Study", trial: "FrozenTrial") -> None:
+def queue_again(study: Study, trial: FrozenTrial) -> None:
     """Queue a new trial with the settings of ``trial``."""
     trial.system_attrs = {
         key: value for key, value in trial.system_attrs.items() if not key.startswith("completed_rung")

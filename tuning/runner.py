@@ -133,8 +133,7 @@ def total_trials(sweep: Sweep, trials: int | None) -> int:
 def target_reached(study: Study, sweep: Sweep) -> bool:
     """Whether a trial has reached the target of the metric, if it has one."""
     target = sweep.file.target
-    values = [trial.value for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-    if target is None or not values:
+    if target is None or all(trial.state.name != "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         return False
     return study.best_value >= target if sweep.file.goal == "maximize" else study.best_value <= target
 

@@ -13,7 +13,8 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from training.settings import TrainSettings, tagged
-from tuning.database import PatientStorage, open_storage, sqlite_url
+from tuning.database import PatientStorage, open_storage
+from tuning.database_url import sqlite_url
 from tuning.stopping import make_pruner
 from tuning.sweep_file import Sweep
 from utils.errors import UserError

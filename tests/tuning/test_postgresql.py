@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -77,6 +78,8 @@ def server():
     pytest.importorskip("psycopg")
     if programs() is None:
         pytest.skip("PostgreSQL is not installed")
+    if os.geteuid() == 0 and "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
     folder = Path(tempfile.mkdtemp(prefix="pg-"))  # pytest's own folders are closed to other users
     started = Server(folder)
     started.start()

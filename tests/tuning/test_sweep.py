@@ -19,6 +19,9 @@ import sweep as script_module
 import tuning.database
 import tuning.runner
 import tuning.trial
+from evaluation.metrics import FID_NAMES
+from tests.runs import reports
+from tuning.checks import MEASURED
 from tuning.database import open_storage
 from tuning.runner import run_sweep
 from tuning.study import load_study, open_study
@@ -65,6 +68,7 @@ def test_a_killed_sweep_is_resumed(tmp_path, script, capsys):
     lines = result.stdout.splitlines()
     assert lines[0] == "trial 1 was interrupted and is run again"
     assert [line.split()[0] for line in lines[1:3]] == ["[2/3]", "[3/3]"]
+    reported = set(MEASURED) - {*FID_NAMES, "train_cross_entropy", "seconds", "images_per_second"}
     again = trials(tmp_path)
     assert [trial.state.name for trial in again] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert again[2].params == killed.params and again[3].params != again[0].params
@@ -72,6 +76,7 @@ def test_a_killed_sweep_is_resumed(tmp_path, script, capsys):
         run = yaml.safe_load(Path(trial.user_attrs["run_folder"], "config.yaml").read_text())
         assert run["dropout"] == pytest.approx(trial.params["dropout"]) and run["lr"] == 0.002
         assert run["nr_filters"] == trial.params["nr_filters"] and run["en_wandb"] is False
+        assert reports(Path(trial.user_attrs["run_folder"]))[0].keys() - {"epoch", "step", "lr"} == reported
         assert trial.value == trial.user_attrs["metrics"]["accuracy"] == trial.user_attrs["history"][0]["accuracy"]
 
     assert script_module.main(command[2:]) == 0  # nothing is left to run
