@@ -20,7 +20,7 @@ def test_priors_sum_to_one():
 def test_weights_come_in_order_or_by_name():
     assert prior_weights(None, NAMES) is None
     assert prior_weights([0.1, 0.2, 0.7], NAMES) == prior_weights(["2=0.7", "1=.1", "10=2e-1"], NAMES)
-    assert prior_weights("3", ("x",)) == prior_weights(["x=3"], ("x",)) == prior_weights("x=3", ("x",)) == [3.0]
+    assert prior_weights(["3"], ("x",)) == prior_weights(["x=3"], ("x",)) == [3.0]
     assert prior_weights(["a=b=1", "c=2"], ("c", "a=b")) == [2.0, 1.0]
     decomposed = unicodedata.normalize("NFD", "caf\u00e9")
     assert prior_weights([f"{decomposed}=1", "bar=2"], ("bar", "caf\u00e9")) == [2.0, 1.0]
@@ -34,7 +34,7 @@ def test_weights_come_in_order_or_by_name():
         ([1, 2, -1], "--prior -1: give positive"),
         ([1, 2, math.nan], "--prior nan: give positive"),
         ([1, 2, math.inf], "--prior inf: give positive"),
-        ("x", "--prior x: give positive, finite numbers, or NAME=NUMBER for each class"),
+        (["x"], "--prior x: give positive, finite numbers, or NAME=NUMBER for each class"),
         (["1=1", "2=1"], "lacks 10; give NAME=NUMBER for each class \\(1, 10, 2\\)"),
         (["1=1", "2=1", "10=y"], "--prior 10=y: give positive"),
         (["1=1", "2=1", "3=1"], "--prior 3=1: the checkpoint has no class 3, but 1, 10, 2"),

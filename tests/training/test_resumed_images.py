@@ -20,7 +20,7 @@ def test_other_classes_are_refused():
     for before, message in (
         (["1", "2", "10"], r"the run in run has other classes than these images \(none gone, none new\)"),
         (["1", "2"], r"\(none gone, 10 new\)"),
-        (["1", "3", "10"], r"\(3 gone, 2 new\); bring them back, or start another run"),
+        (["1", "3", "10"], r"\(3 gone, 2 new\); give the --data_dir that it was trained on"),
     ):
         with pytest.raises(UserError, match=message):
             check_images({"class_names": before}, Path("run/last.pt"), now, now)
