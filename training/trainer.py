@@ -57,7 +57,8 @@ class Trainer:
         configure_torch(settings.deterministic)
         if settings.cuda_graph and (self.device.type != "cuda" or world_size() > 1):
             raise UserError("--cuda_graph true needs a CUDA GPU and a single process; leave it out")
-        last = resumed / "last.pt" if resumed is not None and (resumed / "last.pt").exists() else None
+        # lexists: a link to a disk that is not mounted is no new run
+        last = resumed / "last.pt" if resumed is not None and os.path.lexists(resumed / "last.pt") else None
         load_params = settings.load_params if last is None else None
         channels = DATASETS[settings.dataset].channels
         if load_params:
