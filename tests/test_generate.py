@@ -1,5 +1,6 @@
 """generate.py through its command line."""
 
+import os
 import shutil
 import unicodedata
 
@@ -90,7 +91,8 @@ def test_what_is_completed_is_neither_removed_nor_written_over(checkpoint, tmp_p
     assert all((out / name).read_bytes() == content for name, content in before.items())
 
     files = {path: path.read_bytes() for path in [*out.iterdir(), tmp_path / "s_grid.png"]}
-    for inputs in (["dog_0001.png", "dog_0001_owl_0001.png"], ["../s_grid.png"]):
+    os.link(tmp_path / "s_grid.png", tmp_path / "hard.png")
+    for inputs in (["dog_0001.png", "dog_0001_owl_0001.png"], ["../s_grid.png"], ["../hard.png"]):
         with pytest.raises(UserError, match=r"--out .* would overwrite .*, which is an input; give another --out"):
             generate.main([*flags, "--complete", *(str(out / name) for name in inputs)])
     with pytest.raises(UserError, match=r"would overwrite .*dog_0001\.png, which is an input"):

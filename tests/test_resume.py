@@ -21,6 +21,7 @@ from training.resume import find_run
 from training.settings import TrainSettings
 from training.trainer import Trainer
 from utils.arguments import parse_settings
+from utils.errors import UserError
 from utils.script import run_script
 from utils.signals import Interrupted, Interruption
 
@@ -179,6 +180,18 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(left, un
     assert pcnn_train.main([*SHORT, "--run_dir", str(folder), "--resume", "auto"]) == 0
     assert_same_run(folder, undisturbed)
     assert not list(folder.glob("*.partial"))
+
+
+def test_a_checkpoint_on_a_disk_that_is_not_mounted_is_no_new_run(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    (folder / "last.pt").unlink()
+    (folder / "last.pt").symlink_to(tmp_path / "disk" / "last.pt")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for flags in (["--resume", str(folder)], [*SHORT, "--run_dir", str(folder), "--resume", "auto"]):
+        with pytest.raises(UserError, match=r"no checkpoint at .*last\.pt"):
+            pcnn_train.main(flags)
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_signal_while_the_confusion_matrix_is_drawn(undisturbed, tmp_path, monkeypatch):

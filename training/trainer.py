@@ -64,7 +64,8 @@ class Trainer:
                 "--discriminative_weight: with --fusion none the network does not see the class; "
                 "give another --fusion, or leave the weight out"
             )
-        last = resumed / "last.pt" if resumed is not None and (resumed / "last.pt").exists() else None
+        # lexists: a link to a disk that is not mounted is no new run
+        last = resumed / "last.pt" if resumed is not None and os.path.lexists(resumed / "last.pt") else None
         load_params = settings.load_params if last is None else None
         channels = DATASETS[settings.dataset].channels
         if load_params:

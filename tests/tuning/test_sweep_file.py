@@ -232,7 +232,10 @@ def test_keys_of_wandb_alone_are_allowed():
         (content(run_cap=0), "run_cap is 0"),
         (content(method="bayes", metric=None), "metric must have a name"),
         (content(metric={}), "metric must have a name"),
-        (content(metric={"name": "val_accuracy"}), "no run reports val_accuracy; name one of accuracy, balanced_accuracy, f1, val_bpd, fid"),
+        (
+            content(metric={"name": "val_accuracy"}),
+            "no run reports val_accuracy; name one of accuracy, balanced_accuracy, f1, val_bpd, fid",
+        ),
         (content(metric={"name": "epoch"}), "no run reports epoch"),
         (content(metric={"name": "accuracy", "targets": 1}), "key targets"),
         (content(metric={"name": "accuracy", "target": "high"}), "target is 'high', not a number"),
