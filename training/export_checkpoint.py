@@ -91,9 +91,9 @@ def main(argv: list[str] | None = None) -> int:
         },
     )
     size = Path(settings.out).stat().st_size / 2**20
-    print(
-        f"accuracy {evaluation.accuracy:.4f}, {evaluation.bpd:.3f} bits/dim over {len(split)} {settings.split} images"
-    )
+    scores = f"balanced accuracy {evaluation.balanced_accuracy:.4f}, macro F1 {evaluation.f1:.4f}"
+    over = f"over {len(split)} {settings.split} images"
+    print(f"accuracy {evaluation.accuracy:.4f}, {scores}, {evaluation.bpd:.3f} bits/dim {over}")
     print(f"{printable(settings.out)}: {size:.1f} MiB")
     return 0
 

@@ -25,12 +25,14 @@ def check_images(checkpoint: dict[str, Any], path: Path, train: ImageSet, valida
     run = printable(path.parent)
     before = tuple(composed(str(name)) for name in checkpoint["class_names"])
     if before != train.class_names:
-        lost, new = (", ".join(sorted(map(printable, names))[:5]) for names in (
-            {*before} - {*train.class_names}, {*train.class_names} - {*before}
-        ))  # fmt: skip
+        changes = [
+            f"{', '.join(sorted(map(printable, names))[:5])} {what}"
+            for names, what in (({*before} - {*train.class_names}, "gone"), ({*train.class_names} - {*before}, "new"))
+            if names
+        ]
         raise UserError(
-            f"the run in {run} has other classes than these images "
-            f"({lost or 'none'} gone, {new or 'none'} new); bring them back, or start another run"
+            f"the run in {run} has other classes than these images ({', '.join(changes) or 'in another order'}); "
+            "bring them back, or start another run"
         )
     images = image_list(train, validation)
     if checkpoint.get("images", images) != images and rank() == 0:  # older ones lack it
