@@ -29,7 +29,6 @@ from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder, sa
 from evaluation.inception import given_weights
 from evaluation.predictions import warn_unconditional
 from model import PRETRAINED, PixelCNN, load_checkpoint
-from plots.fonts import class_labels
 from plots.images import labelled_grid, write_png
 from utils.arguments import parse_settings
 from utils.device import pick_device
@@ -141,11 +140,10 @@ def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
     tiles: list[tuple[int, int, Tensor]] = []  # of the grid: row, column, image
     row_names: list[str] = []
-    labels = class_labels(net.class_names)
     files: list[Path] = []
     for start in starts:
         first_row = len(row_names)
-        row_names += [start.prefix + labels[label] for label in classes]
+        row_names += [start.prefix + net.class_names[label] for label in classes]
         for row in range(first_row, len(row_names)):
             tiles += [(row, column - len(start.shown), image) for column, image in enumerate(start.shown)]
         for label, number, image in draw_images(

@@ -2,8 +2,8 @@
 
 from data.find import find_images
 from data.images import read_image
-from data.registry import DATASETS, load_split
+from data.registry import DATASETS, check_readable, load_split
 from data.types import ImageSet
 from utils.errors import DataError
 
-__all__ = ["DATASETS", "DataError", "ImageSet", "find_images", "load_split", "read_image"]
+__all__ = ["DATASETS", "DataError", "ImageSet", "check_readable", "find_images", "load_split", "read_image"]

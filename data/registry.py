@@ -44,10 +44,17 @@ def load_split(
         raise DataError(f"{name} has no split {split!r}: choose one of {', '.join(source.splits)}")
     size = _height_width(source.image_size if image_size is None else image_size)
     images = source.load(split, size, None if data_dir is None else Path(os.path.expanduser(data_dir)))
-    if images.bad and not (skip_bad_images and len(images)):  # without any there is nothing to train on
-        advice = "repair or remove them (pcnn_train.py goes on without them by --skip_bad_images true)"
-        raise DataError(f"{images.describe_bad()}; {advice}")
+    if not (skip_bad_images and len(images)):  # without any there is nothing to train on
+        check_readable(images)
     return images
+
+
+def check_readable(*splits: ImageSet) -> None:
+    """Raise DataError that names the files of ``splits`` that could not be read, if any."""
+    bad = [split.describe_bad() for split in splits if split.bad]
+    if bad:
+        advice = "repair or remove them (pcnn_train.py goes on without them by --skip_bad_images true)"
+        raise DataError(f"{'; '.join(bad)}; {advice}")
 
 
 def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:

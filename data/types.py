@@ -42,7 +42,7 @@ class ImageSet:
     def describe_bad(self) -> str:
         """How many files could not be read, which (the first 20), and the reason of the first; there is one or more."""
         first, *others = self.bad
-        line = f"{len(self.bad)} of {len(self) + len(self.bad)} images cannot be read: {first.error}"
+        line = f"{len(self.bad)} of {len(self) + len(self.bad)} images cannot be read: {printable(first.error)}"
         if others:
             line += f"; also {', '.join(printable(bad.path) for bad in others[: SHOWN - 1])}"
         return line + (f" and {len(self.bad) - SHOWN} more" if len(self.bad) > SHOWN else "")

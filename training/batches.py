@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import ImageSet, load_split
+from data import ImageSet, check_readable, load_split
 from data.folder import check_classes
 from evaluation.evaluate import check_labelled
 from training.augmentation import augment, draw_shifts
@@ -25,21 +25,23 @@ def mixed_seed(*numbers: int) -> int:
 
 def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
     """The training and the validation images; says what was left out. Raises UserError, DataError."""
-    where = (settings.image_size, settings.data_dir, settings.skip_bad_images)
 
     def load(split: str) -> ImageSet:
-        return main_first(lambda: load_split(settings.dataset, split, *where))
+        where = (settings.image_size, settings.data_dir)
+        return main_first(lambda: load_split(settings.dataset, split, *where, skip_bad_images=True))
 
     if settings.dataset == "folder" and settings.fusion != "none":
         check_classes(None if settings.data_dir is None else Path(os.path.expanduser(settings.data_dir)))
     train = load("train")
-    lost = {bad.label for bad in train.bad} - {*train.labels.tolist()}
-    if lost:
-        raise UserError(f"no image of the class {train.class_names[min(lost)]} can be read; {train.describe_bad()}")
     wrong = train.num_classes - 1
     if (settings.negatives or 0) > wrong:
         raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")
     validation = load("validation")
+    if not settings.skip_bad_images:
+        check_readable(train, validation)
+    lost = {bad.label for bad in train.bad} - {*train.labels.tolist()}
+    if lost:
+        raise UserError(f"no image of the class {train.class_names[min(lost)]} can be read; {train.describe_bad()}")
     check_labelled(train, f"{settings.dataset} training")
     check_labelled(validation, f"{settings.dataset} validation")
     if rank() == 0:

@@ -106,9 +106,9 @@ def export(settings: ExportSettings, inputs: Sequence[str] = ()) -> int:
             "expected_calibration_error": error[f"{temperature:.1f}"],
         },
     )
-    print(
-        f"accuracy {evaluation.accuracy:.4f}, {evaluation.bpd:.3f} bits/dim over {len(split)} {settings.split} images"
-    )
+    scores = f"balanced accuracy {evaluation.balanced_accuracy:.4f}, macro F1 {evaluation.f1:.4f}"
+    over = f"over {len(split)} {settings.split} images"
+    print(f"accuracy {evaluation.accuracy:.4f}, {scores}, {evaluation.bpd:.3f} bits/dim {over}")
     target = destination(settings.out)
     size = "" if target is None else f": {target.stat().st_size / 2**20:.1f} MiB"
     print(f"{shown(settings.out)}{size}")

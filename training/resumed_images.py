@@ -23,11 +23,13 @@ def check_images(checkpoint: dict[str, Any], path: Path, train: ImageSet, valida
     before = tuple(composed(str(name)) for name in checkpoint["class_names"])
     now = tuple(map(composed, train.class_names))
     if before != now:
-        lost, new = (", ".join(sorted(map(printable, names))[:5]) for names in (
-            {*before} - {*now}, {*now} - {*before}
-        ))  # fmt: skip
+        changes = [
+            f"{', '.join(sorted(map(printable, names))[:5])} {what}"
+            for names, what in (({*before} - {*now}, "gone"), ({*now} - {*before}, "new"))
+            if names
+        ]
         raise UserError(
-            f"the run in {run} has other classes than these images ({lost or 'none'} gone, {new or 'none'} new); "
+            f"the run in {run} has other classes than these images ({', '.join(changes) or 'in another order'}); "
             f"give the --data_dir that it was trained on, or start a new run with --load_params {printable(path)}"
         )
     images = image_list(train, validation)

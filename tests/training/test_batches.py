@@ -41,7 +41,8 @@ def test_what_is_left_out_is_told_once(own_folder, capsys):
 def test_unreadable_images(own_folder, capsys):
     (own_folder / "train/a/000.png").write_bytes(b"")
     (own_folder / "validation/b/001.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 of 8 images cannot be read: .*a/000\.png.*--skip_bad_images true"):
+    named = r"1 of 8 images cannot be read: .*a/000\.png.*; 1 of 4 .*b/001\.png.*--skip_bad_images true"
+    with pytest.raises(DataError, match=named):
         batches.load_splits(folder_settings(own_folder))
     train, validation = batches.load_splits(folder_settings(own_folder, skip_bad_images=True))
     assert (len(train), len(validation)) == (7, 3)

@@ -1,0 +1,19 @@
+"""What a run prints of its classes and its best epoch."""
+
+import torch
+
+from data import ImageSet
+from training.progress import best_line, class_counts
+
+
+def test_classes_are_in_order_with_their_counts():
+    labels = torch.tensor([0] * 16 + [2] * 3)
+    split = ImageSet(torch.zeros(19, 1, 4, 4), labels, ("1", "10", "2"), ("x",) * 19)
+    assert class_counts(split) == "1: 16, 10: 0, 2: 3"
+    many = ImageSet(torch.zeros(19, 1, 4, 4), labels, tuple(str(i) for i in range(1000)), ("x",) * 19)
+    assert class_counts(many).endswith(", 19: 0 and 980 more classes of 0 to 16 images")
+
+
+def test_the_best_epoch_is_told_by_its_metric():
+    assert best_line("f1", (0.5, -3.25)) == "best validation macro F1 0.5000 (at 3.250 bits/dim)"
+    assert best_line("bpd", (-3.25, -3.25)) == "best validation bits/dim 3.250"
