@@ -92,21 +92,51 @@ def test_two_processes_train_and_any_number_goes_on(environment, tmp_path):
     assert last[-1]["val_bpd"] < first[-1]["val_bpd"]
 
 
-def test_a_signal_saves_and_the_run_ends_as_if_it_had_not_come(environment, tmp_path):
-    whole, folder = tmp_path / "whole", tmp_path / "run"
-    flags = [*RUN, "--batch_size", "16", "--dropout", "0.2", "--max_epochs", "3"]
-    run([*TORCHRUN, ROOT / "pcnn_train.py", *flags, "--run_dir", whole], environment)
-    command = [*TORCHRUN, str(ROOT / "pcnn_train.py"), *flags, "--run_dir", str(folder)]
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def start(command, environment, until) -> subprocess.Popen:
+    """Start a command, and wait until ``until()`` is true."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen([*map(str, command)], env=environment, cwd=ROOT, **options)
     end = time.monotonic() + 120
-    while not (folder / "last.pt").exists():
+    while not until():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
+    return process
+
+
+def worker(torchrun: subprocess.Popen, number: int) -> int:
+    """The process id of one of torchrun's processes."""
+    for child in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split():
+        if f"\0RANK={number}\0" in Path(f"/proc/{child}/environ").read_text():
+            return int(child)
+    raise AssertionError("torchrun has no such process")
+
+
+def test_what_ends_a_run_early_saves_and_it_ends_as_if_it_had_not_come(environment, tmp_path):
+    """SIGTERM to torchrun, then SIGKILL to the process that does not save."""
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    flags = [*RUN, "--batch_size", "16", "--dropout", "0.2", "--max_epochs", "4"]
+    run([*TORCHRUN, ROOT / "pcnn_train.py", *flags, "--run_dir", whole], environment)
+
+    command = [*TORCHRUN, ROOT / "pcnn_train.py", *flags, "--run_dir", folder]
+    process = start(command, environment, (folder / "last.pt").exists)
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
-    told = process.communicate(timeout=400)[0].decode()
+    told = process.communicate(timeout=400)[0]
     assert process.returncode != 0 and f"--resume {folder}" in told
-    run([*TORCHRUN, ROOT / "pcnn_train.py", "--resume", folder], environment)
+
+    def epochs() -> int:
+        return len(reports(folder)) if (folder / "metrics.jsonl").exists() else 0
+
+    command, reached = [*TORCHRUN, ROOT / "pcnn_train.py", "--resume", folder], epochs()
+    process = start(command, environment, lambda: epochs() > reached)
+    os.kill(worker(process, 1), signal.SIGKILL)
+    told = process.communicate(timeout=400)[0]
+    assert process.returncode == 1 and "[rank0]: Traceback" not in told
+    (line,) = (line for line in told.splitlines() if f"; to resume: python pcnn_train.py --resume {folder}" in line)
+    saved = torch.load(folder / "last.pt", weights_only=True)["step"]
+    assert f"after step {saved};" in line and saved >= reports(folder)[-1]["step"]
+
+    run(command, environment)
     ours, theirs = (torch.load(path / "last.pt", weights_only=True)["weights"] for path in (folder, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     for key in ("epoch", "step", "train_bpd", "val_bpd", "accuracy"):

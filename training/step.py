@@ -69,6 +69,7 @@ class TrainingStep:
         self.seed = 0
         parallel: PixelCNN | DistributedDataParallel = net
         if world_size() > 1:
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels; the memory is the same
             parallel = DistributedDataParallel(net, [self.device.index] if self.device.type == "cuda" else None)
         self.log_likelihood = partial(log_likelihood, parallel)
         self.uncompiled = None

@@ -29,7 +29,7 @@ from training.state import TrainingState
 from training.step import StepSums, TrainingStep
 from training.tracking import Tracker
 from utils.device import cudnn_benchmark, pick_device
-from utils.distributed import all_max, barrier, is_loss, loss_message, rank, world_size
+from utils.distributed import all_max, is_loss, loss_message, rank, world_size
 from utils.errors import UserError
 from utils.precision import pick_precision
 from utils.signals import Interrupted, Interruption
@@ -104,7 +104,6 @@ class Trainer:
                 if state.total_steps == 0:
                     self.save_last()  # from now on the folder holds a checkpoint, whatever happens
                 while state.epoch <= self.settings.max_epochs:
-                    barrier()  # unlike a step, waits for as long as the main process starts up or draws samples
                     self.run_epoch(samples)
             except Interrupted as stop:
                 raise Interrupted(stop.signum, self.save_and_stop()) from None

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,12 +15,8 @@ from utils.errors import UserError, reason
 
 T = TypeVar("T")
 
-# A process waits this long for the others before it takes them for lost: in a training step, where all are equally
-# fast, and elsewhere, where the main process may draw samples, measure FID or download data first.
-STEP_PATIENCE = timedelta(minutes=10)
-PATIENCE = timedelta(hours=6)
-
-_patient: Any = None  # the dist.ProcessGroup for waits of the second kind
+PATIENCE = timedelta(hours=6)  # the others wait while the main process draws samples and measures FID
+SILENCE = 120  # seconds without a packet from another machine, after which it is taken for lost
 
 
 def rank() -> int:
@@ -38,15 +35,14 @@ def process_group() -> Iterator[None]:
 
     Raises UserError where another process is lost.
     """
-    global _patient
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     # has the same value in all processes of a machine
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=STEP_PATIENCE)
-        _patient = dist.new_group(timeout=PATIENCE, backend="gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        watch_connections()
         yield
         barrier()  # a process that exits early breaks the others' connections
     except RuntimeError as error:
@@ -56,7 +52,31 @@ def process_group() -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-        _patient = None
+
+
+def watch_connections() -> None:
+    """Have the kernel end this process's connections after SILENCE.
+
+    Without that, a process whose network is cut, or whose peer loses its power, may wait for as long as PATIENCE: Gloo
+    has no such option.
+    """
+    options = {
+        "TCP_KEEPIDLE": max(1, SILENCE // 4),  # where there is nothing to send, probes are sent
+        "TCP_KEEPINTVL": max(1, SILENCE // 8),
+        "TCP_KEEPCNT": 6,
+        "TCP_USER_TIMEOUT": 1000 * SILENCE,  # milliseconds; Linux alone has it
+    }
+    for descriptor in os.listdir("/dev/fd"):
+        try:
+            connection = socket.socket(fileno=int(descriptor))
+        except OSError:  # a file
+            continue
+        if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in options.items():
+                if hasattr(socket, name):
+                    connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        connection.detach()  # without closing it
 
 
 def is_loss(error: BaseException) -> bool:
@@ -75,7 +95,7 @@ def gather(value: T) -> list[T]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value, group=_patient)
+    dist.all_gather_object(values, value)
     return values
 
 
@@ -84,14 +104,14 @@ def from_main(value: T) -> T:
     if world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, group=_patient)
+    dist.broadcast_object_list(values)
     return values[0]
 
 
 def barrier() -> None:
-    """Wait for all processes, up to PATIENCE."""
+    """Wait for all processes."""
     if world_size() > 1:
-        dist.barrier(group=_patient)
+        dist.barrier()
 
 
 def shared_batches(count: int, batch_size: int, first: int = 0) -> list[range]:
