@@ -187,7 +187,10 @@ def explain(net: PixelCNN, images: Images, predictions: Sequence[Prediction], fo
     one_class = " (they compare two classes, and the checkpoint has one)" if net.num_classes == 1 else ""
     print(f"attribution maps: {where}{one_class}")
     if gone:
-        print(f"{len(gone)} images could not be read again and have no map, such as {gone[0]}", file=sys.stderr)
+        print(
+            f"{len(gone)} images could not be read again and have no map, such as {printable(str(gone[0]))}",
+            file=sys.stderr,
+        )
     return not gone
 
 
