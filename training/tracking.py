@@ -8,7 +8,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from training.run_folder import read_reports
 from training.saved_values import whole_number
 from training.settings import TrainSettings
 from training.wandb_run import open_run, run_files, say, sync_command
-from utils.errors import reason, summary
+from utils.errors import UserError, reason, summary
 from utils.files import atomic_write
 
 RUN_FILE = "wandb_run.json"  # in the run's folder: which W&B run a resumed run continues, and at which of its steps
@@ -130,7 +130,8 @@ class WandbTracker(Tracker):
         """Log at the next step of W&B: offline, where the client counts from 0 in every part of a resumed run too."""
         self.run.log(values, step=self.step, commit=True)
         self.step += 1
-        self.remember()
+        with suppress(UserError):  # on a full disk; the numbers matter more
+            self.remember()
 
     def note_best(self, values: dict[str, Any]) -> None:
         self.reports.append(values)

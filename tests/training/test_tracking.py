@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -265,6 +266,16 @@ def test_summary_keeps_the_best(fake, tmp_path):
     best = {"accuracy": 0.7, "best_accuracy": 0.7, "best_val_bpd": 2.5, "best_fid": 30.0}
     assert run.summary == best and run.exit_code == 0
     assert [values["epoch"] for values in run.logged] == [2, 3, 4] and run.logged[0]["accuracy"] == 0.6
+
+
+def test_a_folder_that_cannot_be_written_costs_no_number(fake, tmp_path, capsys):
+    run = fake()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with WandbTracker(folder, {}) as tracker:
+        shutil.rmtree(folder)
+        tracker.report({"epoch": 1, "accuracy": 0.5})
+    assert run.logged and run.summary["best_accuracy"] == 0.5 and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
