@@ -237,12 +237,17 @@ def test_mistakes_with_resume(undisturbed, tmp_path, capsys):
     (early / "config.yaml").write_text((undisturbed / "config.yaml").read_text())
     state = last(undisturbed)
     torch.save(state | {"best": None, "progress": state["progress"] | {"epoch": 2}}, early / "last.pt")
+    typed = tmp_path / "typed"  # made by hand
+    typed.mkdir()
+    (typed / "config.yaml").write_text((undisturbed / "config.yaml").read_text())
+    torch.save(state | {"progress": state["progress"] | {"epoch": "2"}}, typed / "last.pt")
     for flags, words in (
         (["--resume", str(tmp_path / "nowhere")], ["nowhere", "config.yaml"]),
         (["--resume", str(early), "--max_epochs", "1"], ["--max_epochs 1", "is in epoch 2", "give at least 2"]),
         (["--resume", str(undisturbed), "--lr", "0.5"], ["--lr 0.5", "0.003"]),
         (["--resume", str(damaged)], ["last.pt", "damaged"]),
         (["--resume", str(stripped)], ["last.pt", "does not hold a run"]),
+        (["--resume", str(typed)], ["last.pt", "does not hold a run", "epoch is '2', not a whole number from 1 on"]),
     ):
         with pytest.raises(SystemExit) as stop:
             run_script(lambda flags=flags: pcnn_train.main(flags))

@@ -53,13 +53,14 @@ class TrainSettings:
         sample_dir: folder of the sample grids; samples/ in the run's folder by default.
         resume: resume an interrupted run: its folder, or auto: the newest run of this configuration below
             --save_dir (or in --run_dir), and a new one where there is none. Other flags may be left out.
-        load_params: start from the weights of this checkpoint, or of a starter-code state dict.
+        load_params: start from the weights of this checkpoint, or of a starter-code state dict. Classes are matched by
+            name; the others begin anew.
         tag: a word in the name of the run's folder.
         nr_resnet: residual blocks per resolution (R), at least 1.
         nr_filters: channels of the feature maps (F), at least 1.
         nr_logistic_mix: components of the mixture (K), at least 1.
         fusion: how the class enters: early (one-hot maps joined to the input), middle (embedding after every
-            residual block), film (scale and shift of every block), none.
+            residual block), film (scale and shift of every block), none (then labels and accuracy mean nothing).
         dropout: rate of the residual blocks, 0 to below 1; small networks on small images need little.
         init: of new weights: default, or data (every convolution's output starts with mean 0 and standard deviation 1).
         batch_size: images per step (of each process under torchrun), at least 1.
@@ -81,7 +82,7 @@ class TrainSettings:
         precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
         compile: whether to compile the log-likelihood and its gradient with torch.compile; on CUDA only by default.
-            The first steps then take a minute or so.
+            The first step then takes one to several minutes (217 s were measured on two CPU cores).
         cuda_graph: whether to capture the training step as one CUDA graph; for one process on a
             CUDA GPU. The numbers are those without it, up to rounding.
         seed: of the weights, the order of the images, dropout and the samples, 0 to 2^32 - 1.

@@ -90,9 +90,10 @@ class TrainingState:
             self.epoch_images = whole_number(progress["images"], "images")
             self.epoch_steps = whole_number(progress["steps"], "steps")
             self.epoch_seconds = number(progress["seconds"], "seconds", 0)
-            if checkpoint["best"] is not None:
-                value, bpd = checkpoint["best"]
-                self.best = number(value, "best"), number(bpd, "best")
+            if (best := checkpoint["best"]) is not None:
+                if len(best) != 2:
+                    raise ValueError(f"best is {best!r}, not a pair")
+                self.best = number(best[0], "best"), number(best[1], "best")
             self.reports = [epoch_report(report) for report in checkpoint["metrics"]]
         except (LookupError, RuntimeError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"{printable(path)} does not hold a run that can be resumed: {reason(error)}") from None

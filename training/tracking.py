@@ -8,7 +8,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import torch
 
 from evaluation.metrics import METRICS, best_report
 from training.run_folder import read_reports
+from training.saved_values import whole_number
 from training.settings import TrainSettings
-from utils.console import notify
-from utils.errors import reason, summary
+from training.wandb_run import open_run, run_files, say, sync_command
+from utils.errors import UserError, reason, summary
 from utils.files import atomic_write
 
-PROJECT = "conditional-pixelcnn"
-RUN_FILE = "wandb_run.json"  # in the run's folder: which W&B run a resumed run continues
+RUN_FILE = "wandb_run.json"  # in the run's folder: which W&B run a resumed run continues, and at which of its steps
 
 
 class Tracker:
@@ -59,14 +59,16 @@ def start_tracker(settings: TrainSettings, folder: Path, device: torch.device) -
         return Tracker()
     config = dataclasses.asdict(settings) | {"environment": environment(folder, device)}
     named = {name: getattr(settings, f"wandb_{name}") for name in ("project", "entity", "name", "group", "tags")}
+    step = 0
     try:
         saved = json.loads((folder / RUN_FILE).read_text())
+        step = whole_number(saved.get("step", 0), "step")
         named |= {name: saved[name] for name in ("id", "project", "entity")} | {"resume": "allow"}
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         say(f"{RUN_FILE} cannot be read ({reason(error)}); a new W&B run is started")
-    return WandbTracker(folder, {"config": config, **named}, settings.log_model)
+    return WandbTracker(folder, {"config": config, **named}, settings.log_model, step)
 
 
 def tolerate_failures(method: Callable[..., None]) -> Callable[..., None]:
@@ -88,10 +90,15 @@ def tolerate_failures(method: Callable[..., None]) -> Callable[..., None]:
 class WandbTracker(Tracker):
     """Logs to a W&B run, offline where there is no API key or no server."""
 
-    def __init__(self, folder: Path, options: dict[str, Any], log_model: bool = False):
-        """``options`` are of wandb.init; those that are None are left to the WANDB_ environment variables."""
+    def __init__(self, folder: Path, options: dict[str, Any], log_model: bool = False, step: int = 0):
+        """``options`` are of wandb.init; those that are None are left to the WANDB_ environment variables.
+
+        ``step`` is the first step of W&B to log at.
+        """
         self.folder = folder
         self.log_model = log_model
+        self.step = step
+        self.resumed = "resume" in options
         self.warned = False
         self.best: dict[str, float] = {}  # of each metric, so far
         self.reports: list[dict[str, Any]] = []
@@ -107,11 +114,24 @@ class WandbTracker(Tracker):
         run = self.run
         run.define_metric("epoch")
         run.define_metric("*", step_metric="epoch")  # a resumed run repeats epochs, and W&B's own step cannot decrease
-        saved = {"id": run.id, "project": run.project, "entity": run.entity or None}
-        with atomic_write(self.folder / RUN_FILE) as partial:
-            partial.write_text(json.dumps(saved) + "\n")
+        self.step = max(self.step, run.starting_step)
+        self.remember()
+        if self.resumed:
+            run.summary["failure"] = ""  # of the part that was interrupted; not every server removes a key
         for report in read_reports(self.folder):
             self.note_best(report)
+
+    def remember(self) -> None:
+        saved = {"id": self.run.id, "project": self.run.project, "entity": self.run.entity or None, "step": self.step}
+        with atomic_write(self.folder / RUN_FILE) as partial:
+            partial.write_text(json.dumps(saved) + "\n")
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Log at the next step of W&B: offline, where the client counts from 0 in every part of a resumed run too."""
+        self.run.log(values, step=self.step, commit=True)
+        self.step += 1
+        with suppress(UserError):  # on a full disk; the numbers matter more
+            self.remember()
 
     def note_best(self, values: dict[str, Any]) -> None:
         self.reports.append(values)
@@ -121,7 +141,7 @@ class WandbTracker(Tracker):
     @tolerate_failures
     def report(self, values: dict[str, Any]) -> None:
         self.note_best(values)
-        self.run.log(values)
+        self.log(values)
         # by us: define_metric(summary="max") would make a mapping of "accuracy", which sweeps rank by
         bests = {f"best_{name}": value for name, value in self.best.items()}
         for name, value in self.best.items():
@@ -133,7 +153,7 @@ class WandbTracker(Tracker):
     def image(self, name: str, path: Path, epoch: int) -> None:
         import wandb
 
-        self.run.log({name: wandb.Image(str(path)), "epoch": epoch})
+        self.log({name: wandb.Image(str(path)), "epoch": epoch})
 
     @tolerate_failures
     def finish(self) -> None:
@@ -154,41 +174,11 @@ class WandbTracker(Tracker):
             self.run.log_artifact(artifact, aliases=["best"])
         try:
             self.run.finish(exit_code=exit_code)
+            if self.run.offline and self.resumed:  # wandb itself names the last part alone
+                say(f"all parts of this run, in order: {sync_command(run_files(self.run).parent)}")
         except TimeoutError:
-            say(f"the server did not take everything in time; later: wandb sync {run_files(self.run)}")
-
-
-def open_run(options: dict[str, Any]) -> Any:
-    """Start a wandb run; without a key or a server it is offline, and one line says why and how to sync it later.
-
-    Never prompts. Raises what wandb raises where not even an offline run can start.
-    """
-    import wandb
-
-    defaults = wandb.setup().settings  # of the WANDB_ variables and wandb's settings files
-    options = {"project": defaults.project or PROJECT, **options}
-    if os.environ.get("WANDB_SWEEP_ID"):
-        options = {key: value for key, value in options.items() if key not in ("project", "entity", "id", "resume")}
-    patience = float(os.environ.get("WANDB_FINISH_TIMEOUT", 600))  # seconds for the last uploads; wandb has no limit
-    options["settings"] = wandb.Settings(finish_timeout=patience, finish_timeout_raises=True)
-    cause = "WANDB_MODE is set"
-    if defaults.mode == "online":
-        try:
-            if wandb.login(prompt=False, verify=True):
-                return wandb.init(**options)
-            cause = "there is no API key; `wandb login` sets one"
-        except Exception as error:
-            cause = summary(error)
-        options["mode"] = "offline"
-    run = wandb.init(**options)
-    if run.offline:
-        say(f"offline ({cause}); later: wandb sync {run_files(run)}")
-    return run
-
-
-def run_files(run: Any) -> Path:
-    """The folder of wandb's own files of a run, which `wandb sync` takes."""
-    return Path(run.dir).parent
+            later = sync_command(run_files(self.run), "--include-online ")
+            say(f"the server did not take everything in time; later: {later}")
 
 
 def environment(folder: Path, device: torch.device) -> dict[str, str | None]:
@@ -223,7 +213,3 @@ def report_failed_trial() -> Iterator[None]:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 WandbTracker(Path(folder), {}).fail(summary(error))
         raise
-
-
-def say(line: str) -> None:
-    notify(f"W&B: {line}")

@@ -4,6 +4,8 @@ import json
 import os
 import pty
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -41,11 +43,14 @@ with start_tracker(settings, Path(sys.argv[-1]), torch.device("cpu")) as tracker
     result = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0 and "W&B:" not in result.stderr, result.stderr
     saved = json.loads((run / "wandb_run.json").read_text())
+    query = "select distinct step from metrics where run_id = ? and key not like 'system%' order by id"
+    steps = [step for (step,) in openwandb.rows(query, saved["id"])]
     ((run_id, name, state, config, summary, tags),) = openwandb.rows(
         "select run_id, display_name, state, config_json, summary_json, tags_json from runs r, projects p"
         " where p.name = 'digits' and r.project_id = p.id"
     )
-    assert saved == {"id": run_id, "project": "digits", "entity": "default"}
+    assert saved == {"id": run_id, "project": "digits", "entity": "default", "step": len(steps)}
+    assert steps == [*range(len(steps))]  # on from the first part: they do not collide
     assert (name, state, json.loads(tags)) == ("first", "finished", ["quick", "small"])
 
     config = {key: entry["value"] for key, entry in json.loads(config).items()}
@@ -56,7 +61,6 @@ with start_tracker(settings, Path(sys.argv[-1]), torch.device("cpu")) as tracker
     reports = reports_of(run)
     again = {"accuracy": [0.0], "train_bpd": [7.5]}
     for key in ("accuracy", "train_bpd", "val_bpd", "lr", "images_per_second"):
-        # by arrival: openwandb does not tell a resumed client W&B's own last step, so that it starts at 0 again
         rows = openwandb.rows("select value from metrics where run_id = ? and key = ? order by id", run_id, key)
         assert [value for (value,) in rows] == [report[key] for report in reports] + again.get(key, []), key
     epochs = openwandb.rows("select distinct value from metrics where run_id = ? and key = 'epoch'", run_id)
@@ -73,22 +77,51 @@ with start_tracker(settings, Path(sys.argv[-1]), torch.device("cpu")) as tracker
     assert artifacts[0][0] == "model" and json.loads(artifacts[0][1])["accuracy"] == summary["accuracy"]
 
 
-def test_offline_then_synced(script, openwandb, wandb_env, tmp_path):
-    """WANDB_MODE=offline, and the line that says how to sync it later is true."""
-    run = tmp_path / "run"
+def test_offline_in_parts_then_synced(openwandb, wandb_env, tmp_path):
+    """The line that says how to sync it later is true of all parts; nothing of the run is kept at home until then."""
+    run = tmp_path / "run 1"
+    code = """
+import sys
+import pcnn_train
+from training.trainer import Trainer
+evaluate = Trainer.evaluate
+def cut(self, epoch):
+    if epoch == 1:
+        return evaluate(self, epoch)
+    Trainer.evaluate = evaluate
+    raise KeyboardInterrupt
+Trainer.evaluate = cut
+try:
+    pcnn_train.main([*sys.argv[2:], "--run_dir", sys.argv[1]])
+except KeyboardInterrupt:
+    pcnn_train.main(["--resume", sys.argv[1]])
+"""
+    flags = [*SHORT, *"--sampling_interval 0 --en_wandb true --log_model true --wandb_tags small".split(), 70 * "x"]
+    command = [sys.executable, "-c", code, str(run), *flags]
     env = wandb_env | {"WANDB_MODE": "offline", "WANDB_API_KEY": openwandb.KEY}
-    result = script("pcnn_train.py", *SHORT, "--en_wandb", "True", "--run_dir", run, env=env)
+    env = {name: value for name, value in env.items() if name not in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")}
+    result = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
-    assert "offline (WANDB_MODE is set)" in line
-    command = line.split("later: ")[1].split()
-    assert command[:2] == ["wandb", "sync"] and command[2].startswith(str(run / "wandb"))
+    lines = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
+    assert "offline (WANDB_MODE is set)" in lines[1] and "cannot start" not in result.stderr
+    assert lines[0].startswith(f"W&B: tags {40 * 'x'} is left out") and "between 1 and 64 characters" in lines[0]
+    assert len(list((run / "wandb").glob("offline-run-*"))) == 2
+    assert list((run / "wandb" / "data" / "artifacts" / "staging").iterdir())
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+
+    command = shlex.split(lines[-1].split("in order: ")[1])
+    assert command == ["wandb", "sync", str(run / "wandb")]
     command = [sys.executable, "-m", *command]
     result = subprocess.run(command, env=wandb_env | openwandb.env, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stderr
     run_id = json.loads((run / "wandb_run.json").read_text())["id"]
-    ((summary,),) = openwandb.rows("select summary_json from runs where run_id = ?", run_id)
+    ((summary, state, tags),) = openwandb.rows(
+        "select summary_json, state, tags_json from runs where run_id = ?", run_id
+    )
     assert json.loads(summary)["val_bpd"] == reports_of(run)[-1]["val_bpd"]
+    assert (state, json.loads(tags), json.loads(summary)["failure"]) == ("finished", ["small"], "")
+    rows = openwandb.rows("select step, value from metrics where run_id = ? and key = 'epoch' order by id", run_id)
+    assert [step for step, _ in rows] == [*range(len(rows))] and {epoch for _, epoch in rows} == {1, 2}
     (project,) = openwandb.rows(
         "select p.name from projects p, runs r where p.id = r.project_id and run_id = ?", run_id
     )
@@ -107,7 +140,7 @@ def test_no_key_asks_nothing_even_on_a_terminal(script, wandb_env, tmp_path):
         os.close(master)
     assert result.returncode == 0, written
     (line,) = re.findall(r"W&B: [^\r\n]*", written)
-    assert "no API key" in line and f"wandb sync {run}/wandb/offline-run-" in line
+    assert "no API key" in line and line.endswith(f"wandb sync {run}/wandb")
     names = {path.name for path in run.iterdir()}
     assert {"best.pt", "last.pt", "metrics.jsonl", "curves.png", "confusion.png", "config.yaml", "samples"} <= names
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
@@ -131,7 +164,14 @@ print("went on")
         result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0 and "went on" in result.stdout, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
-    assert "did not take everything" in line and f"wandb sync {tmp_path}/wandb/run-" in line
+    assert "did not take everything" in line
+    command = shlex.split(line.split("later: ")[1])
+    assert command[:2] == ["wandb", "sync"] and command[-1].startswith(f"{tmp_path}/wandb/run-")
+    with start_openwandb() as server:
+        command = [sys.executable, "-m", *command]
+        result = subprocess.run(command, env=wandb_env | server.env, capture_output=True, text=True, timeout=400)
+        assert result.returncode == 0, result.stderr
+        assert server.rows("select value from metrics where key = 'accuracy'") == [(0.5,)]
 
 
 def test_an_unreachable_server_means_offline(wandb_env, tmp_path):
@@ -147,7 +187,7 @@ with start_tracker(TrainSettings(en_wandb=True), Path({str(tmp_path)!r}), torch.
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("W&B:")]
-    assert "offline" in line and "127.0.0.1:9" in line and f"wandb sync {tmp_path}/wandb/offline-run-" in line
+    assert "offline" in line and "127.0.0.1:9" in line and line.endswith(f"wandb sync {tmp_path}/wandb")
 
 
 def test_wandb_is_imported_only_when_asked_for(tmp_path):
@@ -164,7 +204,7 @@ print("wandb" in sys.modules)
 class Run:
     """Stands for a wandb run; it notes what it is told, and raises where ``broken``."""
 
-    id, project, entity, offline = "abc123", "p", "", False
+    id, project, entity, offline, starting_step = "abc123", "p", "", False, 0
     dir = "folder/wandb/run-x/files"
 
     def __init__(self, broken=False):
@@ -173,9 +213,10 @@ class Run:
     def define_metric(self, *_, **__):
         pass
 
-    def log(self, values):
+    def log(self, values, step, commit):
         if self.broken:
             raise ConnectionResetError("the service\nis gone")
+        assert commit and step == len(self.logged)
         self.logged.append(values)
 
     def finish(self, exit_code):
@@ -227,6 +268,16 @@ def test_summary_keeps_the_best(fake, tmp_path):
     assert [values["epoch"] for values in run.logged] == [2, 3, 4] and run.logged[0]["accuracy"] == 0.6
 
 
+def test_a_folder_that_cannot_be_written_costs_no_number(fake, tmp_path, capsys):
+    run = fake()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with WandbTracker(folder, {}) as tracker:
+        shutil.rmtree(folder)
+        tracker.report({"epoch": 1, "accuracy": 0.5})
+    assert run.logged and run.summary["best_accuracy"] == 0.5 and capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -271,10 +322,12 @@ def test_null_tracker_takes_everything(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"id": "x"}'])
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"id": "x"}', '{"id": "x", "project": "p", "entity": "", "step": "1"}']
+)
 def test_a_damaged_file_of_the_run_starts_a_new_one(content, monkeypatch, tmp_path, capsys):
     options = {}
-    monkeypatch.setattr("training.tracking.WandbTracker", lambda folder, given, log_model: options.update(given))
+    monkeypatch.setattr("training.tracking.WandbTracker", lambda folder, given, *_: options.update(given))
     settings = TrainSettings(en_wandb=True, wandb_project="mine")
     (tmp_path / "wandb_run.json").write_text(content)
     start_tracker(settings, tmp_path, torch.device("cpu"))
