@@ -117,10 +117,10 @@ def mend(machines: list[Machine]) -> None:
         machine.network("tc qdisc del dev cable root")
 
 
-def both(machines: list[Machine], script: Path, *flags: object) -> list[subprocess.Popen]:
-    """The command of docs/clusters.md, on both."""
+def both(machines: list[Machine], *command: object) -> list[subprocess.Popen]:
+    """The same command on both: a script with its flags, and before it more flags of torchrun."""
     torchrun = "torch.distributed.run --nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_endpoint node-a:29500"
-    return [machine.start(sys.executable, "-m", *torchrun.split(), script, *flags) for machine in machines]
+    return [machine.start(sys.executable, "-m", *torchrun.split(), *command) for machine in machines]
 
 
 def wait(condition: Callable[[], object], machines: list[Machine]) -> None:
@@ -149,7 +149,9 @@ def stopped(told: str, folder: Path) -> int:
 
 def test_a_run_waits_while_the_link_is_down(machines, tmp_path):
     folder = tmp_path / "run"
-    jobs = both(machines, ROOT / "pcnn_train.py", *TRAIN, "--max_epochs", 3, "--run_dir", folder)
+    recovers = "--max_restarts 3 --rdzv_conf read_timeout=900".split()  # as docs/clusters.md has it
+    flags = [*TRAIN, "--max_epochs", 3, "--run_dir", folder, "--resume", "auto"]
+    jobs = both(machines, *recovers, ROOT / "pcnn_train.py", *flags)
     wait(lambda: epochs(folder), machines)
     cut(machines)
     time.sleep(1)

@@ -15,6 +15,7 @@ from utils.errors import UserError, reason
 
 T = TypeVar("T")
 
+TIME_TO_START = timedelta(minutes=5)  # within which all processes have to find one another
 PATIENCE = timedelta(hours=6)  # the others wait while the main process draws samples and measures FID
 SILENCE = 120  # seconds without a packet from another machine, after which it is taken for lost
 
@@ -41,7 +42,10 @@ def process_group() -> Iterator[None]:
     # has the same value in all processes of a machine
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIME_TO_START)
+        # the second is its name in older versions of torch
+        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+        set_timeout(PATIENCE)
         watch_connections()
         yield
         barrier()  # a process that exits early breaks the others' connections
@@ -86,7 +90,7 @@ def is_loss(error: BaseException) -> bool:
 
 def loss_message(error: BaseException) -> str:
     """One line for the user about an error that `is_loss`."""
-    why = re.sub(r"^\[\S+\] |(\. This is|\. Check the) .*", "", reason(error))  # Gloo's source file and its guesses
+    why = re.sub(r"\[\S+:\d+\] |(\. This is|\. Check the) .*", "", reason(error))  # Gloo's source file and its guesses
     return f"another process has ended or cannot be reached ({why}); its own messages may say why"
 
 

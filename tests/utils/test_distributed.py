@@ -42,6 +42,10 @@ def test_the_kernel_watches_connections_and_leaves_the_rest_alone(tmp_path):
     [
         (RuntimeError(GLOO), "Read error [10.77.0.1]:42386: No route to host"),
         (RuntimeError(TIMEOUT), "Timed out waiting 1000ms for recv operation to complete"),
+        (
+            torch.distributed.DistBackendError("connectFullMesh failed with [/gloo/pair.cc:152] timed out connecting"),
+            "connectFullMesh failed with timed out connecting",
+        ),
         (torch.distributed.DistNetworkError("Broken pipe"), "Broken pipe"),
     ],
 )
