@@ -31,7 +31,9 @@ def open_reference(reference: str | Path | Reference, dims: int, name: str = "th
         reference = load_statistics(reference) if os.path.isfile(reference) else image_files(reference)
     if isinstance(reference, Statistics):
         if reference.dims != dims:
-            raise DataError(f"{name} has the statistics of {reference.dims} dimensions, and --fid_dims is {dims}")
+            raise DataError(
+                f"{name} has statistics of {reference.dims} dimensions, and --fid_dims is {dims}; they must be the same"
+            )
     elif len(reference) < 2:
         raise DataError(f"{name} has {len(reference)} images; FID needs a reference of two or more")
     return reference
