@@ -35,7 +35,7 @@ from utils.device import pick_device
 from utils.distributed import from_main, main_first, process_group, rank, world_size
 from utils.errors import DataError, UserError
 from utils.files import check_writable, file_hash
-from utils.outputs import check_inputs, config_files, only_output, shown
+from utils.outputs import check_inputs, only_output, output_name
 from utils.precision import Precision
 from utils.script import run_script
 from utils.signals import Interrupted, Interruption
@@ -106,11 +106,11 @@ def main(argv: list[str] | None = None) -> int:
     if bool(settings.paths) == (settings.dataset is not None):
         raise UserError("give either PATHs of images or --dataset NAME (see --help)")
     with process_group(), only_output(settings.out):
-        return classify(settings, config_files(argv))
+        return classify(settings)
 
 
-def classify(settings: ClassifySettings, inputs: Sequence[str] = ()) -> int:
-    """Returns the exit status. ``inputs`` are files that nothing may overwrite, beside those of the settings."""
+def classify(settings: ClassifySettings) -> int:
+    """Returns the exit status."""
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint, device)
     weights = prior_weights(settings.prior, net.class_names)
@@ -125,7 +125,7 @@ def classify(settings: ClassifySettings, inputs: Sequence[str] = ()) -> int:
         split = main_first(lambda: load_split(*load))
         images = images_of_split(split, net, files_of_split(split, settings.dataset, settings.split, settings.data_dir))
 
-    read: list[str | Path] = [settings.checkpoint, *inputs, *images.files]
+    read: list[str | Path] = [settings.checkpoint, *images.files]
     written: list[str | Path] = [settings.out, *figure_paths(settings.out, images.truth)]
     check_inputs(written, read, "--out", settings.out)  # before the work, as all checks
     for path in written:
@@ -160,7 +160,7 @@ def classify(settings: ClassifySettings, inputs: Sequence[str] = ()) -> int:
     except Interrupted as stop:
         done = f"{len(file.predictions)} of {len(images.names)} rows are in"
         if file.stream:
-            raise Interrupted(stop.signum, f"stopped; {done} {shown(settings.out)}") from None
+            raise Interrupted(stop.signum, f"stopped; {done} {output_name(settings.out)}") from None
         done += f" {shlex.quote(printable(file.partial))}"
         raise Interrupted(stop.signum, f"stopped; {done}: to resume, repeat the command with --resume") from None
     if prior is not None:
@@ -172,7 +172,7 @@ def classify(settings: ClassifySettings, inputs: Sequence[str] = ()) -> int:
         print(line)
     failed = sum(bool(p.error) for p in file.predictions)
     if failed:
-        where = f"see the column error of {shown(settings.out)}"
+        where = f"see the column error of {output_name(settings.out)}"
         print(f"{failed} of {len(file.predictions)} files could not be read; {where}", file=sys.stderr)
     return 0 if complete and not failed else 1
 

@@ -10,8 +10,6 @@ each class: <image>_<class>_0001.png, ...; the grid shows the image, the rows ke
 """
 
 import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -35,7 +33,7 @@ from utils.device import pick_device
 from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
 from utils.files import check_folder, check_writable
-from utils.outputs import check_inputs, config_files, nameable
+from utils.outputs import check_inputs, file_path
 from utils.script import run_script
 from utils.text import composed, file_stems, printable
 from utils.values import PathName, PathNames, PositiveInt, Seed, Temperature
@@ -88,14 +86,13 @@ class GenerateSettings:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
     settings = parse_settings(GenerateSettings, __doc__, argv)
     with process_group():
-        return generate(settings, config_files(argv))
+        return generate(settings)
 
 
-def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
-    """Returns the exit status. ``inputs`` are files that nothing may overwrite, beside those of the settings."""
+def generate(settings: GenerateSettings) -> int:
+    """Returns the exit status."""
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint, device)
     for flag, values in (("--classes", settings.classes), ("--complete", settings.complete)):
@@ -109,10 +106,10 @@ def generate(settings: GenerateSettings, inputs: Sequence[str] = ()) -> int:
     classes = [net.class_names.index(name) for name in dict.fromkeys(names)]
     warn_unconditional(net, "the images of all classes are drawn from one distribution")
     starts = images_to_complete(settings, net)
-    folder = nameable(os.path.abspath(settings.out))  # even "." has a name
+    folder = file_path(os.path.abspath(settings.out))  # even "." has a name
     grid = folder.with_name(f"{folder.name}_grid.png")
     stems = file_stems(net.class_names)
-    read: list[str | Path] = [settings.checkpoint, *inputs, *(settings.complete or ())]
+    read: list[str | Path] = [settings.checkpoint, *(settings.complete or ())]
     reference = weights = None
     if settings.fid is not None and rank() == 0:
         if len(starts) * len(classes) * settings.per_class < 2:

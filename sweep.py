@@ -100,7 +100,7 @@ def run(argv: list[str]) -> int:
         with sweep.interruption:
             study = run_sweep(sweep, name, open_storage(url, sweep.interruption), arguments.trials)
     except KeyboardInterrupt:
-        print(f"stopped; to resume: python sweep.py {shown(argv)}", file=sys.stderr)
+        print(f"stopped; to resume: python sweep.py {command_to_copy(argv)}", file=sys.stderr)
         return 128 + (sweep.interruption.signum or signal.SIGINT)
     if all(trial.state.name != "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         print("no trial completed", file=sys.stderr)
@@ -109,11 +109,11 @@ def run(argv: list[str]) -> int:
     where = ["--storage", arguments.storage] if arguments.storage else []
     if arguments.save_dir != "sweeps":
         where += ["--save_dir", arguments.save_dir]
-    print(f"to report: python sweep.py {shown(['--report', name, *where])}")
+    print(f"to report: python sweep.py {command_to_copy(['--report', name, *where])}")
     return 0
 
 
-def shown(argv: list[str]) -> str:
+def command_to_copy(argv: list[str]) -> str:
     """A command line to copy; a password has to be filled in again."""
     return shlex.join(hide_password(argument) for argument in argv)
 

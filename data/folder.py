@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from data.find import describe_skipped, find_images, is_photo
 from data.splits import SEED, split_files
@@ -56,11 +57,8 @@ def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> Imag
     )
 
 
-def check_classes(data_dir: Path | None) -> None:
-    """Raise DataError where the training images have a single class; it names the level below if that has several."""
-    data_dir = existing(data_dir)
-    if len(list_split("train", data_dir).class_names) > 1:
-        return
+def refuse_one_class(data_dir: Path) -> NoReturn:
+    """Raise DataError about training images of a single class; it names the level below if that has several."""
     train = training_folder(data_dir)
     ((name, files),) = _files_by_class(train or data_dir).files.items()
     folders = [file.parent for file in files]

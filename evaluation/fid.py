@@ -105,7 +105,7 @@ class FID:
 
 
 class SafeFID:
-    """FID that never raises: what fails is one line on stderr, and there is no number.
+    """FID that does not raise, apart from `prepare`: what fails is one line on stderr, and there is no number.
 
     Args:
         make: builds the FID. If it fails, this is said once, here, and nothing is measured.
@@ -130,8 +130,15 @@ class SafeFID:
 
         Raises DataError for a file that cannot be decoded.
         """
-        if self.fid is not None:
+        if self.fid is None:
+            return
+        try:
             _ = self.fid.reference_statistics  # kept
+        except DataError:
+            raise
+        except Exception as error:
+            notify(f"FID is not measured: {summary(error)}")
+            self.fid = None
 
     def measure(self, draw: Callable[[], Tensor | Sequence[Path]]) -> dict[str, float | str]:
         """{"fid": distance of what ``draw`` returns}, or {"fid_error": reason}, or {} where FID is unavailable.

@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 from data import DATASETS, ImageSet, find_images, load_split
 from data.cpen455 import split_folder
 from evaluation.fid_statistics import Statistics, load_statistics
+from utils.console import notify
 from utils.errors import DataError, UserError
 from utils.files import file_hash
 from utils.text import printable
@@ -51,8 +52,11 @@ def split_reference(
     Raises DataError.
     """
     if dataset == "cpen455" and split in DATASETS[dataset].splits:
-        return split_folder(split, None if data_dir is None else Path(os.path.expanduser(data_dir)))
-    return load_split(dataset, split, image_size, data_dir, skip_bad_images)
+        return split_folder(split, None if data_dir is None else Path(data_dir))
+    reference = load_split(dataset, split, image_size, data_dir, skip_bad_images)
+    for line in reference.lines():
+        notify(line)
+    return reference
 
 
 def parse_reference(reference: str, image_size: tuple[int, int], data_dir: str | None, dims: int) -> Reference:

@@ -118,11 +118,12 @@ def images_of_split(split: ImageSet, net: PixelCNN, files: Iterable[Path] = ()) 
 
 def files_of_split(split: ImageSet, dataset: str, name: str, data_dir: str | None) -> list[Path]:
     """Where the files of a split called ``name`` are that were read, as far as each image has one."""
-    root = Path(os.path.expanduser(data_dir or Path("datasets", dataset)))
+    root = Path(data_dir or Path("datasets", dataset))
     folders = (root, root / dataset)  # cpen455 may be in a folder of its name
     return [folder / path for folder in folders for path in (*split.paths, f"{name}.csv")]
 
 
 def describe(class_names: Sequence[str], channels: int) -> str:
     shown = [printable(name) for name in class_names[:10]] + ["..."] * (len(class_names) > 10)
-    return f"{channels} channel{'s' if channels > 1 else ''} and {len(class_names)} classes ({', '.join(shown)})"
+    classes = f"{len(class_names)} class{'es' if len(class_names) > 1 else ''}"
+    return f"{channels} channel{'s' if channels > 1 else ''} and {classes} ({', '.join(shown)})"

@@ -105,7 +105,7 @@ def given_weights(weights: str | Path) -> Path:
     """The file of --fid_weights. Raises UserError where there is none."""
     from pytorch_fid.inception import FID_WEIGHTS_URL
 
-    file = Path(os.path.expanduser(weights))  # unlike Path.expanduser, leaves an unknown user's ~name as it is
+    file = Path(weights)
     if not file.is_file():
         name = os.path.basename(FID_WEIGHTS_URL)
         raise UserError(f"--fid_weights {printable(file)}: no such file; give a copy of {name}")

@@ -54,7 +54,7 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def ranking(report: Mapping[str, Any], metric: str = "accuracy", goal: str = "maximize") -> tuple[float, float]:
+def ranking(report: Mapping[str, Any], metric: str, goal: str) -> tuple[float, float]:
     """A key by which the best report is the largest; bits/dim decide between reports of the same ``metric``."""
 
     def worth(value: Any, goal: str) -> float:
@@ -63,9 +63,7 @@ def ranking(report: Mapping[str, Any], metric: str = "accuracy", goal: str = "ma
     return worth(report[metric], goal), worth(report.get("val_bpd"), "minimize")
 
 
-def best_report(
-    reports: Iterable[Mapping[str, Any]], metric: str = "accuracy", goal: str = "maximize"
-) -> Mapping[str, Any] | None:
+def best_report(reports: Iterable[Mapping[str, Any]], metric: str, goal: str) -> Mapping[str, Any] | None:
     """The first of the best reports that have a finite ``metric``; None where there is none."""
     measured = [report for report in reports if is_finite(report.get(metric))]
     return max(measured, key=lambda report: ranking(report, metric, goal), default=None)

@@ -17,6 +17,7 @@ from evaluation.generation import draw_images
 from evaluation.images import check_data_set
 from model import PRETRAINED, load_checkpoint
 from utils.arguments import parse_settings
+from utils.console import notify
 from utils.device import pick_device
 from utils.errors import DataError, UserError
 from utils.script import run_script
@@ -70,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--reference {printable(settings.reference)}: give DATASET:SPLIT, as in cpen455:test")
     splits = [load_split(dataset, name, net.image_size, settings.data_dir) for name in (split, settings.real)]
     for name, part in zip((split, settings.real), splits, strict=True):
+        for line in part.lines():
+            notify(line)
         check_data_set(part, net)
         if len(part) < 2:
             raise DataError(f"{dataset}:{name} has {len(part)} images; the distance needs two or more")

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TextIO
 from evaluation.images import Images
 from evaluation.predictions import Prediction
 from utils.errors import UserError
-from utils.outputs import destination, open_stream, shown, write_errors
+from utils.outputs import destination, open_stream, output_name, write_errors
 from utils.text import escaped, printable
 
 FORMULA = "=+-@\t\r"  # a spreadsheet runs a text that begins so (OWASP, "CSV Injection")
@@ -80,7 +80,9 @@ class PredictionFile:
         target = destination(path)
         self.stream = target is None
         if self.stream and resume:
-            raise UserError(f"--resume: {shown(path)} keeps no rows to resume; leave --resume out, or name a file")
+            raise UserError(
+                f"--resume: {output_name(path)} keeps no rows to resume; leave --resume out, or name a file"
+            )
         self.target = target or Path(path)
         self.partial = self.target.with_name(self.target.name + ".partial")
         self.about = self.target.with_name(self.partial.name + ".json")

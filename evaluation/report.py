@@ -8,7 +8,7 @@ from evaluation.calibration import expected_calibration_error, reliability_diagr
 from evaluation.metrics import classification_scores
 from evaluation.predictions import Prediction
 from plots.classification import plot_confusion_matrix
-from utils.outputs import destination, shown
+from utils.outputs import destination, output_name
 from utils.text import printable
 
 
@@ -29,7 +29,7 @@ def report(predictions: Sequence[Prediction], class_names: Sequence[str], out: s
     counts = Counter(p.label for p in classified)
     names = [printable(name) for name in class_names]
     yield f"{len(classified)} images classified: {', '.join(f'{n}: {counts[i]}' for i, n in enumerate(names))}"
-    yield f"predictions: {shown(out)}"
+    yield f"predictions: {output_name(out)}"
     known = [p for p in classified if p.truth >= 0]
     if not known:
         return

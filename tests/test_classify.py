@@ -302,17 +302,16 @@ def test_standard_output_holds_the_csv_alone(checkpoint, photos, tmp_path, monke
 
 def test_no_input_is_written_over(checkpoint, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "c.yaml").write_text("precision: fp32\n")
     (tmp_path / "link.csv").symlink_to(checkpoint)
     image = min(photos.rglob("*.png"))
     image.rename(photos / "confusion.png")  # a photo of that name, beside which the figure would go
-    flags = ["--checkpoint", str(checkpoint), "--config", "c.yaml", "photos", "--out"]
+    flags = ["--checkpoint", str(checkpoint), "photos", "--out"]
     before = {path: path.read_bytes() for path in (*photos.rglob("*.png"), checkpoint)}
-    for out in ("photos/confusion.png", "link.csv", "c.yaml", "photos/p.csv"):
+    for out in ("photos/confusion.png", "link.csv", "photos/p.csv"):
         with pytest.raises(UserError, match=rf"--out {out} would overwrite .*, which is an input; give another --out"):
             classify.main([*flags, out])
     assert before == {path: path.read_bytes() for path in (*photos.rglob("*.png"), checkpoint)}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "link.csv", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "photos"]
 
 
 def test_no_file_of_a_data_set_is_written_over(checkpoint, photos, monkeypatch):

@@ -30,7 +30,7 @@ def bad_cases(tmp_path):
         ("--en_wandb maybe", "--en_wandb maybe: should be true or false"),
         (
             f"--config {tmp_path}/none.yaml",
-            f"--config {tmp_path}/none.yaml: No such file or directory",
+            f"{tmp_path}/none.yaml cannot be read (No such file or directory); give a YAML file",
         ),
         (f"--config {tmp_path}/list.yaml", f"{tmp_path}/list.yaml holds no settings; give one in each line"),
         (f"--config {tmp_path}/key.yaml", f"{tmp_path}/key.yaml: unknown setting nr_filter; did you mean nr_filters?"),

@@ -1,6 +1,5 @@
 """The training and validation images of a run, and the order in which training visits them."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data import ImageSet, check_readable, load_split
-from data.folder import check_classes
+from data.folder import refuse_one_class
 from evaluation.evaluate import check_labelled
 from training.augmentation import augment, draw_shifts
 from training.settings import TrainSettings
@@ -30,9 +29,9 @@ def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
         where = (settings.image_size, settings.data_dir)
         return main_first(lambda: load_split(settings.dataset, split, *where, skip_bad_images=True))
 
-    if settings.dataset == "folder" and settings.fusion != "none":
-        check_classes(None if settings.data_dir is None else Path(os.path.expanduser(settings.data_dir)))
     train = load("train")
+    if settings.dataset == "folder" and settings.fusion != "none" and train.num_classes == 1:
+        refuse_one_class(Path(str(settings.data_dir)))
     wrong = train.num_classes - 1
     if (settings.negatives or 0) > wrong:
         raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")

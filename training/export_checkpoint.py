@@ -4,8 +4,6 @@ It holds the moving average of the weights alone, what was measured on validatio
 calibrates the posterior, fitted on them too.
 """
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -22,7 +20,7 @@ from utils.console import notify
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
-from utils.outputs import check_inputs, config_files, destination, only_output, shown
+from utils.outputs import check_inputs, destination, only_output, output_name
 from utils.script import run_script
 from utils.values import PathName
 
@@ -49,15 +47,14 @@ class ExportSettings:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
     settings = parse_settings(ExportSettings, __doc__, argv)
     with only_output(settings.out):
-        return export(settings, config_files(argv))
+        return export(settings)
 
 
-def export(settings: ExportSettings, inputs: Sequence[str] = ()) -> int:
-    """Returns the exit status. ``inputs`` are files that nothing may overwrite, beside those of the settings."""
-    check_inputs([settings.out], [settings.checkpoint, *inputs], "--out", settings.out)
+def export(settings: ExportSettings) -> int:
+    """Returns the exit status."""
+    check_inputs([settings.out], [settings.checkpoint], "--out", settings.out)
     check_writable(settings.out)
     net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
     trained_with = net.metadata.get("settings")
@@ -111,7 +108,7 @@ def export(settings: ExportSettings, inputs: Sequence[str] = ()) -> int:
     print(f"accuracy {evaluation.accuracy:.4f}, {scores}, {evaluation.bpd:.3f} bits/dim {over}")
     target = destination(settings.out)
     size = "" if target is None else f": {target.stat().st_size / 2**20:.1f} MiB"
-    print(f"{shown(settings.out)}{size}")
+    print(f"{output_name(settings.out)}{size}")
     return 0
 
 

@@ -28,15 +28,15 @@ def build_network(
     )
     if load_params:
         loaded = load_initial_weights(load_params, settings, image_channels, len(class_names))
-        known = getattr(loaded, "class_names", None)  # starter weights have none
+        known = getattr(loaded, "class_names", class_names)  # starter weights have none
         same = {number: number for number in range(len(class_names))}
-        matches = same if known is None else match_classes(class_names, known)
+        matches = match_classes(class_names, known)
         if matches == same and loaded.num_classes == len(class_names):
             net.load_state_dict(loaded.state_dict())
         else:
             copy_weights(net, loaded, matches)
             if rank() == 0:
-                notify(describe_matches(load_params, class_names, known or (), matches))
+                notify(describe_matches(load_params, class_names, known, matches))
     return net
 
 

@@ -42,8 +42,8 @@ def class_counts(split: ImageSet) -> str:
     """The classes in the order of their labels with their numbers of images, of the first 20."""
     counts = split.labels.bincount(minlength=split.num_classes).tolist()
     shown = [f"{printable(name)}: {n}" for name, n in zip(split.class_names[:SHOWN], counts, strict=False)]
-    more = len(counts) - SHOWN
-    return ", ".join(shown) + (f" and {more} more classes of {min(counts)} to {max(counts)} images" if more > 0 else "")
+    rest = counts[SHOWN:]
+    return ", ".join(shown) + (f" and {len(rest)} more classes of {min(rest)} to {max(rest)} images" if rest else "")
 
 
 def best_line(best_metric: BestMetric, best: tuple[float, float]) -> str:

@@ -1,6 +1,5 @@
 """The rows of a table of results: python -m training.results RUN_DIR..."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from training.settings import TrainSettings
 from utils.arguments import parse_settings
 from utils.errors import UserError
 from utils.files import check_writable
-from utils.outputs import check_inputs, config_files, only_output
+from utils.outputs import check_inputs, only_output
 from utils.script import run_script
 from utils.text import markdown_table, printable
 from utils.values import PathName, PathNames
@@ -88,13 +87,12 @@ def row(run: Run) -> tuple[str, ...]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
     settings = parse_settings(ResultsSettings, __doc__, argv, positional=["runs"])
     if not settings.runs:
         raise UserError("give one or more folders of runs")
     if settings.figure:
         read = [Path(run, name) for run in settings.runs for name in ("config.yaml", "metrics.jsonl")]
-        check_inputs([settings.figure], [*read, *config_files(argv)], "--figure", settings.figure)
+        check_inputs([settings.figure], read, "--figure", settings.figure)
         check_writable(settings.figure)
     runs = [read_run(Path(run)) for run in settings.runs]
     with only_output(settings.figure):

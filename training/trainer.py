@@ -92,7 +92,7 @@ class Trainer:
     def run(self, folder: RunFolder, tracker: Tracker | None = None) -> None:
         """Train all epochs that are left.
 
-        Raises Interrupted after SIGTERM or Ctrl-C, and UserError where another process is lost, when last.pt is
+        Raises Interrupted after SIGTERM, SIGHUP or Ctrl-C, and UserError where another process is lost, when last.pt is
         written; UserError where training cannot continue.
         """
         self.folder, self.tracker = folder, tracker or Tracker()

@@ -1,7 +1,7 @@
 """What a sweep asks of pcnn_train.py, checked before the first trial: its metric and the values that it may sample."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from evaluation.metrics import FID_NAMES, METRICS
 from training.settings import TrainSettings
@@ -10,6 +10,7 @@ from tuning.search_space import MARGIN, Parameter, Value, quantise
 from utils.arguments import parse_settings
 from utils.console import notify
 from utils.errors import UserError
+from utils.values import holds
 
 # of the report of an epoch; the others count or name it
 MEASURED = tuple(
@@ -87,8 +88,7 @@ def refusal(name: str, value: Value) -> str:
 
 def is_decimal(name: str) -> bool:
     """Whether a setting takes decimals."""
-    kind = get_type_hints(TrainSettings)[name]
-    return any(isinstance(kind, type) and issubclass(kind, float) for kind in (kind, *get_args(kind)))
+    return holds(get_type_hints(TrainSettings, include_extras=True)[name], float)
 
 
 def assumes_whole_numbers(parameter: Parameter, raw: Mapping[str, Any]) -> bool:

@@ -21,7 +21,7 @@ def command_flags(command: Any) -> list[str]:
     The macros for the interpreter, the program and the settings need nothing: sweep.py starts the program itself.
     """
     if not isinstance(command, list):
-        raise UserError("command must be a list, as in command: [${env}, ${interpreter}, ${program}, ${args}]")
+        raise UserError('command must be a list, as in command: ["${env}", "${interpreter}", "${program}", "${args}"]')
     words = [re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda m: os.environ.get(m[1], m[1]), str(word)) for word in command]
     program = [i for i, word in enumerate(words) if word == "${program}" or Path(word).name == "pcnn_train.py"]
     if not program:

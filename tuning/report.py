@@ -34,8 +34,8 @@ def write_report(study: "Study", folder: str | Path) -> list[Path]:
     if not complete:
         for line in failures(rows):
             notify(line)
-        names = [trial.state.name for trial in study.get_trials(deepcopy=False)]
-        counts = Counter(STATES.get(name, name.lower()) for name in names)
+        ended = [trial.state.name for trial in study.get_trials(deepcopy=False)]
+        counts = Counter(STATES.get(state, state.lower()) for state in ended)
         states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "none"
         raise UserError(f"no trial of {study.study_name} has completed, there is nothing to report (trials: {states})")
     check_folder(folder)
@@ -63,7 +63,7 @@ def failures(rows: Sequence[TrialRow]) -> list[str]:
     for row in sorted(rows, key=lambda row: row.number):
         if row.failure:
             trials.setdefault(row.failure, []).append(str(row.number))
-    return [f"trial {', '.join(numbers)} failed: {reason}" for reason, numbers in trials.items()]
+    return [f"trial {', '.join(numbers)} failed: {why}" for why, numbers in trials.items()]
 
 
 def plot_settings(

@@ -6,17 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evaluation.metrics import METRICS, Goal
 from training.settings import TrainSettings, tagged
 from tuning.checks import check_candidates, check_measured, check_metric_name
 from tuning.flags import command_flags, to_flags
 from tuning.search_space import Parameter, Value, is_int, is_number, parse_parameter
 from tuning.stopping import Hyperband, parse_early_terminate
-from utils.arguments import parse_settings
+from utils.arguments import parse_settings, read_yaml
 from utils.console import notify
-from utils.errors import UserError, reason
+from utils.errors import UserError
 from utils.signals import Interruption
 
 KEYS = {"program", "method", "metric", "parameters", "command", "early_terminate", "run_cap"}
@@ -77,12 +75,7 @@ class Sweep:
 
 def read_sweep(path: str | Path) -> SweepFile:
     """Read a W&B sweep file. Raises UserError that names an invalid or unsupported key."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML ({reason(error)})") from None
+    content = read_yaml(path)
     try:
         return parse_sweep(content, Path(path).stem)
     except UserError as error:

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import docstring_parser
@@ -12,7 +13,7 @@ import yaml
 
 from utils.errors import UserError, reason
 from utils.text import printable
-from utils.values import holds, plain_list, shown, suggestion, validated
+from utils.values import holds, plain_list, suggestion, validated, value_text
 
 BOOLEANS = ("true", "false", "yes", "no", "on", "off")
 
@@ -111,32 +112,42 @@ def complete_booleans(argv: Sequence[str], kinds: Mapping[str, Any], positional:
 
 def repeat_flag(argv: Sequence[str], flag: str, belongs: Callable[[str], bool]) -> list[str]:
     """Rewrite ``flag a b`` to ``flag=a flag=b`` while values belong, for programs with positional arguments."""
-    argv = list(argv)
-    start = argv.index(flag) + 1 if flag in argv else len(argv)
-    stop = start
-    while stop < len(argv) and belongs(argv[stop]):
-        stop += 1
-    if stop == start:
-        return argv
-    return [*argv[: start - 1], *(f"{flag}={value}" for value in argv[start:stop]), *argv[stop:]]
+    rewritten: list[str] = []
+    follows = False
+    for argument in argv:
+        if argument == flag or argument.startswith(f"{flag}="):
+            follows = True
+        elif follows and belongs(argument):
+            if rewritten[-1] == flag:
+                rewritten.pop()
+            argument = f"{flag}={argument}"
+        else:
+            follows = False
+        rewritten.append(argument)
+    return rewritten
 
 
-def read_config(file: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a YAML file. Raises UserError."""
+def read_yaml(file: str | Path) -> Any:
+    """The content of a YAML file. Raises UserError."""
     try:
         with open(file, encoding="utf-8-sig") as opened:
-            content = yaml.safe_load(opened)
+            return yaml.safe_load(opened)
     except OSError as error:
-        raise UserError(f"--config {printable(file)}: {error.strerror or error}; give a YAML file") from None
+        raise UserError(f"{printable(file)} cannot be read ({error.strerror or error}); give a YAML file") from None
     except UnicodeError:
         raise UserError(f"{printable(file)} is not UTF-8 text; give a YAML file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date that does not exist
         raise UserError(f"{printable(file)} is not valid YAML: {reason(error)}") from None
+
+
+def read_config(file: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a YAML file. Raises UserError."""
+    content = read_yaml(file)
     if content is None:  # an empty file
         return {}
     if not isinstance(content, dict):
         raise UserError(f"{printable(file)} holds no settings; give one in each line, as in lr: 0.001")
     for key in content:
         if key not in kinds:
-            raise UserError(f"{printable(file)}: unknown setting {shown(key)}{suggestion(str(key), kinds)}")
+            raise UserError(f"{printable(file)}: unknown setting {value_text(key)}{suggestion(str(key), kinds)}")
     return {key: validated(kinds[key], value, f"{printable(file)}: {key}") for key, value in content.items()}

@@ -4,9 +4,8 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +27,7 @@ def is_standard_output(path: str | Path) -> bool:
         return False
 
 
-def shown(path: str | Path) -> str:
+def output_name(path: str | Path) -> str:
     """What a message calls ``path``."""
     return "standard output" if is_standard_output(path) else printable(path)
 
@@ -44,19 +43,17 @@ def write_errors(path: str | Path, advice: str = "") -> Iterator[None]:
     except OSError as error:
         if isinstance(error, BrokenPipeError) and is_standard_output(path):
             raise
-        raise UserError(f"{shown(path)} cannot be written ({error.strerror or error}){advice}") from None
+        raise UserError(f"{output_name(path)} cannot be written ({error.strerror or error}){advice}") from None
 
 
-def is_folder(path: str | Path) -> UserError:
+def folder_error(path: str | Path) -> UserError:
     return UserError(f"{printable(path)} is a folder; give the name of a file")
 
 
-def nameable(path: str | Path) -> Path:
+def file_path(path: str | Path) -> Path:
     """``path``; raises UserError for one that no file can have, as . and /."""
-    if "\0" in os.fspath(path):
-        raise UserError(f"{printable(path)} has a null character; give the name of a file")
     if not Path(path).name:
-        raise is_folder(path)
+        raise folder_error(path)
     return Path(path)
 
 
@@ -79,7 +76,7 @@ def destination(path: str | Path) -> Path | None:
     """
     if is_standard_output(path):
         return None
-    path = nameable(path)
+    path = file_path(path)
     with write_errors(path):
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         try:
@@ -87,7 +84,7 @@ def destination(path: str | Path) -> Path | None:
         except FileNotFoundError:
             return target
     if stat.S_ISDIR(mode):
-        raise is_folder(path)
+        raise folder_error(path)
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
         raise UserError(f"{printable(path)} is a {'disk' if stat.S_ISBLK(mode) else 'socket'}; give the name of a file")
     return None if not stat.S_ISREG(mode) or is_open_file(path) else target
@@ -132,9 +129,3 @@ def check_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path], fl
         if identity(file) in present:
             what = f"{flag} {printable(value)} would overwrite {printable(file)}"
             raise UserError(f"{what}, which is an input; give another {flag}")
-
-
-def config_files(argv: Sequence[str]) -> list[str]:
-    """The files that --config names on a command line."""
-    named = [value for flag, value in pairwise(argv) if flag == "--config"]
-    return [*named, *(argument.partition("=")[2] for argument in argv if argument.startswith("--config="))]

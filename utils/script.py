@@ -38,6 +38,8 @@ def exit_status(main: Callable[[], int | None]) -> int:
             raise
         print("error: not enough memory; use a smaller network, smaller images or a smaller batch", file=sys.stderr)
         return 2
+    except SystemExit as stop:  # of --help and --print_config
+        return stop.code if isinstance(stop.code, int) else 0
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signum

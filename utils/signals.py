@@ -22,8 +22,8 @@ class Interrupted(BaseException):
 
 
 def signals(*more: int) -> list[int]:
-    """The signals that end a program, which handlers are set for: none but in the main thread; SIGHUP, of a terminal
-    that is closed, only where it is not ignored, as nohup does."""
+    """The signals to handle: none outside the main thread; SIGHUP (a closed terminal) only where it is not ignored, as
+    under nohup."""
     if threading.current_thread() is not threading.main_thread():  # Python handles signals nowhere else
         return []
     hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
@@ -69,9 +69,9 @@ class Interruption:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signum = signum
+        self.signum = self.signum or signum
         if self.prompt:
-            raise Interrupted(signum)
+            raise Interrupted(self.signum)
 
     def check(self) -> None:
         """Raise Interrupted if a signal was received."""

@@ -54,12 +54,14 @@ def validated(kind: Any, value: Any, name: str) -> Any:
         if type(None) in alternatives(kind):
             return None
         raise UserError(f"{name} has no value; give one, or leave it out (--help lists all flags)")
+    if any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)):
+        raise UserError(f"{name} {value_text(value)} has a null character, which no text here may have")
     if value == "":  # of a shell variable that is not set
         raise UserError(f"{name} is empty; give a value, or leave it out")
     if holds(kind, list) and not isinstance(value, list):
-        raise UserError(f"{name} {shown(value)}: give a list, as in [a, b]")
+        raise UserError(f"{name} {value_text(value)}: give a list, as in [a, b]")
     if isinstance(value, bool) and not holds(kind, bool):
-        raise UserError(f"{name} {shown(value)}: true, false, yes and no are booleans; put quotes around a text")
+        raise UserError(f"{name} {value_text(value)}: true, false, yes and no are booleans; put quotes around a text")
     if isinstance(value, str) and not holds(kind, str):
         with suppress(ValueError):
             value = int(value)  # pydantic compares texts with choices as they are
@@ -68,13 +70,15 @@ def validated(kind: Any, value: Any, name: str) -> Any:
     except ValidationError as error:
         details = error.errors(include_url=False)
         if any(item["type"] == "string_type" for item in details) and not isinstance(value, list | dict):
-            raise UserError(f"{name} {shown(value)}: put quotes around the value, as it is a text") from None
-        wrong = value[int(details[0]["loc"][0])] if isinstance(value, list) and details[0]["loc"] else value
+            raise UserError(f"{name} {value_text(value)}: put quotes around the value, as it is a text") from None
+        place = details[0]["loc"][0] if details[0]["loc"] else None  # a number in a list, a type of a union
+        wrong = value[place] if isinstance(value, list) and isinstance(place, int) else value
         wanted = dict.fromkeys(
             WORDS.get(item["type"], item["msg"].removeprefix("Input should be ").partition(", unable")[0])
             for item in details
         )
-        raise UserError(f"{name} {shown(wrong)}: should be {' or '.join(wanted)} (--help lists all flags)") from None
+        expected = f"should be {' or '.join(wanted)} (--help lists all flags)"
+        raise UserError(f"{name} {value_text(wrong)}: {expected}") from None
 
 
 def plain_list(value: str | list[str]) -> Any:
@@ -107,7 +111,7 @@ def holds(kind: Any, part: type) -> bool:
     return part in alternatives(kind)
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value in a message."""
     text = printable(value if isinstance(value, str) else reprlib.repr(value))  # which bounds nested lists
     return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "..."

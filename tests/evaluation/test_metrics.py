@@ -63,4 +63,4 @@ def test_what_is_no_number_is_the_worst():
 
 def test_reports_of_older_runs_have_a_best_epoch():
     older = [{"epoch": 1, "accuracy": 0.5, "val_bpd": 3.0}, {"epoch": 2, "accuracy": 0.6, "val_bpd": 3.0}]
-    assert best_report(older)["epoch"] == 2 and best_report(older, "f1") is None
+    assert best_report(older, "accuracy", "maximize")["epoch"] == 2 and best_report(older, "f1", "maximize") is None

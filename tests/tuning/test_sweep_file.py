@@ -296,7 +296,11 @@ def test_invalid_parameters(name, options, words):
 
 
 def test_unreadable_files(tmp_path):
-    for text, words in (("a: [1", "not YAML"), ("a: 1", "key a is not supported")):
+    for text, words in (
+        ("a: [1", "not valid YAML"),
+        ("a: 2024-02-30", "not valid YAML: day is out of range"),
+        ("a: 1", "key a is not supported"),
+    ):
         path = tmp_path / "x.yaml"
         path.write_text(text)
         with pytest.raises(UserError, match=rf"x\.yaml.*{words}") as error:

@@ -112,6 +112,10 @@ def test_a_bad_flag_is_one_plain_line(argv, message):
         ("a: [1", "is not valid YAML: while parsing a flow sequence"),
         ("text: 2026-13-45", "is not valid YAML: month must be in 1..12"),
         ("a: " + "[" * 5000, "is not valid YAML"),
+        ("size: [1]", "size [1]: should be"),
+        ("size: []", "size []: should be"),
+        ('text: "a\\0b"', "has a null character"),
+        ('words: [b, "a\\0b"]', "has a null character"),
     ],
 )
 def test_a_bad_config_is_one_plain_line(tmp_path, text, message):
@@ -223,6 +227,7 @@ def test_flags_before_and_between_positional_arguments():
 def test_repeat_flag():
     assert repeat_flag(["a", "--p", "0.5", "1", "b"], "--p", lambda x: x[0].isdigit()) == ["a", "--p=0.5", "--p=1", "b"]
     assert repeat_flag(["--p=[1]", "x"], "--p", str.isdigit) == ["--p=[1]", "x"]
+    assert repeat_flag(["--p=1", "2", "--p", "3", "4", "x"], "--p", str.isdigit) == [*map("--p={}".format, "1234"), "x"]
     assert repeat_flag(["--p"], "--p", str.isdigit) == ["--p"]
 
 

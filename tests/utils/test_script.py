@@ -79,6 +79,12 @@ def test_nohup(program):
     assert run(["nohup", *program, "SIGHUP"]).returncode == 3
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_settings_that_cannot_be_printed():
+    result = run(["bash", "-c", f"{sys.executable} {ROOT}/pcnn_train.py --print_config > /dev/full"])
+    assert result.returncode == 2 and b"standard output cannot be written" in result.stderr
+
+
 def test_help_to_a_reader_that_leaves():
     result = run(["bash", "-c", f"{sys.executable} {ROOT}/pcnn_train.py --help | head -1; echo ${{PIPESTATUS[0]}}"])
     assert result.stdout.splitlines()[-1] == b"0" and result.stderr == b""
