@@ -123,15 +123,15 @@ def generate(settings: GenerateSettings) -> int:
         raise UserError(f"{printable(grid)} exists; give another --out, or --overwrite true to replace it")
     check_inputs([grid], read, "--out", settings.out)
     check_writable(grid)
+    fid = None
+    if reference is not None:
+        fid = SafeFID(partial(FID, reference, settings.fid_dims, weights, device))
+        fid.prepare()
     if rank() == 0:
         check_folder(settings.out)
         each = product(starts, classes, range(settings.per_class))
         written = (sample_name(start.prefix + stems[label], number) for start, label, number in each)
         prepare_folder(folder, stems, settings.overwrite, written, read)
-    fid = None
-    if reference is not None:
-        fid = SafeFID(partial(FID, reference, settings.fid_dims, weights, device))
-        fid.prepare()
     barrier()  # until the folder is there
 
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
