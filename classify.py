@@ -128,6 +128,8 @@ def classify(settings: ClassifySettings) -> int:
     read: list[str | Path] = [settings.checkpoint, *images.files]
     written: list[str | Path] = [settings.out, *figure_paths(settings.out, images.truth)]
     check_inputs(written, read, "--out", settings.out)  # before the work, as all checks
+    if os.path.realpath(settings.out) in map(os.path.realpath, written[1:]):
+        raise UserError(f"--out {printable(settings.out)} is the name of a figure beside it; give another")
     for path in written:
         check_writable(path)
     if settings.explain:

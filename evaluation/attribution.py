@@ -11,11 +11,12 @@ from evaluation.predictions import Prediction
 from model import PixelCNN, pixel_log_prob, to_unit
 from plots.attribution import Attribution, plot_attributions
 from plots.fonts import class_labels
-from utils.errors import DataError
+from utils.errors import DataError, UserError
+from utils.figures import is_figure
 from utils.files import check_folder
 from utils.memory import FittingBatches
 from utils.outputs import check_inputs
-from utils.text import file_stems
+from utils.text import file_stems, printable
 
 BATCH = 8
 FIGURES = ("overview", "confusion", "reliability")  # no map has such a name
@@ -42,10 +43,13 @@ def map_paths(names: Sequence[str], folder: Path) -> list[Path]:
 
 def check_maps(names: Sequence[str], folder: str | Path, inputs: Iterable[str | Path]) -> None:
     """Make the folder of the maps of the images ``names``. Raises UserError where one would overwrite one of the files
-    ``inputs``, or cannot be written.
+    ``inputs`` or a file that is no figure of this program, or cannot be written.
     """
     outputs = [Path(folder, "overview.png"), *map_paths(names, Path(folder))]
     check_inputs(outputs, inputs, "--explain", folder)
+    for path in outputs:
+        if path.is_file() and not is_figure(path):
+            raise UserError(f"--explain {printable(folder)} would overwrite {printable(path)}; give another folder")
     check_folder(folder)
 
 

@@ -93,8 +93,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def check_weights(state: Mapping[str, Any], nr_resnet: int) -> None:
-    """Raise ValueError unless ``state`` holds float tensors, no larger than their data in the file and enough for
-    ``nr_resnet``: only then is it safe to build a network from them."""
+    """Raise ValueError unless ``state`` holds finite float tensors, no larger than their data in the file and enough
+    for ``nr_resnet``: only then is it safe to build a network from them."""
     if not isinstance(nr_resnet, int) or 72 * nr_resnet > len(state):  # 12 blocks of at least 6 weights
         raise ValueError(f"nr_resnet {nr_resnet} with {len(state)} weights")
     held: dict[int, int] = {}
@@ -108,6 +108,9 @@ def check_weights(state: Mapping[str, Any], nr_resnet: int) -> None:
             raise ValueError(f"{name} is larger than its data in the file")
     if sum(value.nbytes for value in state.values()) > sum(held.values()):  # one tensor stored under many names
         raise ValueError("the weights are larger than their data in the file")
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{name} is non-finite")
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weights: str = "ema") -> PixelCNN:

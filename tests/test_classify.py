@@ -314,6 +314,19 @@ def test_no_input_is_written_over(checkpoint, photos, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "photos"]
 
 
+def test_the_csv_and_maps_replace_no_figure_and_no_other_image(checkpoint, photos, tmp_path):
+    flags = ["--checkpoint", str(checkpoint), str(photos), "--out"]
+    with pytest.raises(UserError, match=r"--out .*confusion\.png is the name of a figure beside it"):
+        classify.main([*flags, str(tmp_path / "confusion.png")])
+    (tmp_path / "maps").mkdir()
+    photo = tmp_path / "maps" / "overview.png"
+    Image.new("RGB", (8, 8)).save(photo)
+    before = photo.read_bytes()
+    with pytest.raises(UserError, match=r"--explain .*maps would overwrite .*; give another folder"):
+        classify.main([*flags, str(tmp_path / "o.csv"), "--explain", str(tmp_path / "maps")])
+    assert photo.read_bytes() == before
+
+
 def test_no_file_of_a_data_set_is_written_over(checkpoint, photos, monkeypatch):
     split = ImageSet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([0]), NAMES, ("cat/0, x.png",))
     monkeypatch.setattr(classify, "load_split", lambda *_: split)

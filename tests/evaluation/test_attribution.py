@@ -127,7 +127,8 @@ def test_maps_overwrite_no_image(tmp_path, monkeypatch):
         check_maps([name], folder, [name])
 
     check("photos/a.png", "maps")
-    check("photos/b.jpg", "photos")
+    with pytest.raises(UserError, match=r"--explain photos would overwrite photos/overview\.png; give another folder"):
+        check("photos/b.jpg", "photos")  # it is no map, though no input either
     for folder in ("photos", tmp_path / "new" / ".." / "photos", "linked", "hard"):
         for name in ("photos/a.png", "photos/overview.png")[: 1 if folder == "hard" else 2]:
             with pytest.raises(UserError, match=rf"--explain .*{folder} would overwrite {name}, which is an input"):

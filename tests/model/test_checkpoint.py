@@ -293,6 +293,16 @@ def test_a_compressed_checkpoint_is_refused(tmp_path, make_net):
         load_checkpoint(bomb)
 
 
+def test_non_finite_weights_are_refused(tmp_path, make_net):
+    path = tmp_path / "net.pt"
+    net = make_net(num_classes=2)
+    with torch.no_grad():
+        net.head.conv.bias[0] = torch.nan
+    save_checkpoint(path, net, image_size=(8, 8), class_names=("a", "b"), dataset="digits")
+    with pytest.raises(CheckpointError, match="head.conv.bias is non-finite"):
+        load_checkpoint(path)
+
+
 def test_weights_that_the_file_does_not_hold_are_refused(tmp_path, make_net):
     path = tmp_path / "net.pt"
     save_checkpoint(path, make_net(num_classes=2), image_size=(8, 8), class_names=("a", "b"), dataset="digits")

@@ -55,7 +55,7 @@ def test_passwords_are_hidden():
         ("sqlite:////a:b/x@y.db", "sqlite:////a:b/x@y.db"),
     ):
         assert hide_password(url) == shown
-        assert script_module.shown(["x.yaml", url]) == shlex.join(["x.yaml", shown])
+        assert script_module.command_to_copy(["x.yaml", url]) == shlex.join(["x.yaml", shown])
 
 
 @pytest.mark.parametrize(
