@@ -299,7 +299,7 @@ def test_non_finite_weights_are_refused(tmp_path, make_net):
     with torch.no_grad():
         net.head.conv.bias[0] = torch.nan
     save_checkpoint(path, net, image_size=(8, 8), class_names=("a", "b"), dataset="digits")
-    with pytest.raises(CheckpointError, match="head.conv.bias is non-finite"):
+    with pytest.raises(CheckpointError, match=r"head\.conv\.bias is non-finite"):
         load_checkpoint(path)
 
 
