@@ -14,7 +14,7 @@ from hypothesis import settings
 from data import ImageSet, load_split
 from plots.images import write_png
 
-pytest_plugins = ["tests.recorded_graphs", "tests.runs", "tests.wandb_server"]
+pytest_plugins = ["tests.photos", "tests.recorded_graphs", "tests.runs", "tests.wandb_server"]
 pytest.register_assert_rewrite("tests.model.checkpoints")
 
 settings.register_profile("timeless", deadline=None)  # machines are slow at times
