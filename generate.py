@@ -32,7 +32,7 @@ from utils.arguments import parse_settings
 from utils.device import pick_device
 from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
-from utils.files import check_folder, check_writable
+from utils.files import check_writable
 from utils.outputs import check_inputs, file_path
 from utils.script import run_script
 from utils.text import composed, file_stems, printable
@@ -128,10 +128,9 @@ def generate(settings: GenerateSettings) -> int:
         fid = SafeFID(partial(FID, reference, settings.fid_dims, weights, device))
         fid.prepare()
     if rank() == 0:
-        check_folder(settings.out)
         each = product(starts, classes, range(settings.per_class))
         written = (sample_name(start.prefix + stems[label], number) for start, label, number in each)
-        prepare_folder(folder, stems, settings.overwrite, written, read)
+        prepare_folder(Path(settings.out), stems, settings.overwrite, written, read)
     barrier()  # until the folder is there
 
     batch_size = None if settings.batch_size == "auto" else settings.batch_size

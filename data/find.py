@@ -12,7 +12,7 @@ from utils.errors import DataError
 from utils.figures import figures_in, say_left_out
 from utils.text import printable
 
-# photos that Pillow does not decode, at least not in every installation
+# images that Pillow does not decode, at least not in every installation
 PHOTOS = {*".heic .heif .hif .avif .jxl .svg .dng .cr2 .cr3 .nef .arw .orf .raf .rw2".split()}
 SHOWN = 8  # kinds of files that a line names
 

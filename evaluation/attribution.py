@@ -58,13 +58,13 @@ def write_attributions(
 ) -> Iterator[Path | DataError]:
     """Write the map of each classified image to ``folder``/<image>.png, and the first ones to overview.png.
 
+    ``folder`` must exist; see `check_maps`.
     With ``mirror`` the maps are the mean of the image's and of its mirror image's, as `MirrorScorer` scores. Yields
     each path as it is written, and the error of each image that cannot be read any more. Raises UserError where a map
     cannot be written.
     """
-    folder, names = Path(folder), [p.name for p in predictions]
-    check_maps(names, folder, images.files)
-    paths = map_paths(names, folder)
+    folder = Path(folder)
+    paths = map_paths([p.name for p in predictions], folder)
     labels = class_labels(net.class_names)
     todo = [i for i, p in enumerate(predictions) if not p.error and p.second >= 0]
     shown: list[Attribution] = []

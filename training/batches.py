@@ -31,7 +31,8 @@ def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
 
     train = load("train")
     if settings.dataset == "folder" and settings.fusion != "none" and train.num_classes == 1:
-        refuse_one_class(Path(str(settings.data_dir)))
+        assert settings.data_dir is not None  # else nothing was loaded
+        refuse_one_class(Path(settings.data_dir))
     wrong = train.num_classes - 1
     if (settings.negatives or 0) > wrong:
         raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")

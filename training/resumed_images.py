@@ -1,6 +1,7 @@
 """Whether a run is resumed on the images that it had."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ def image_list(train: ImageSet, validation: ImageSet) -> str:
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
 
-def check_images(checkpoint: dict[str, Any], path: Path, train: ImageSet, validation: ImageSet) -> None:
-    """Raise UserError where the images of a run to resume have other classes; warn where they are others."""
+def check_images(checkpoint: dict[str, Any], path: Path, class_names: Sequence[str], images: str) -> None:
+    """Raise UserError where the run in ``checkpoint`` has other classes; warn where its `image_list` is another."""
     run = printable(path.parent)
     before = tuple(composed(str(name)) for name in checkpoint["class_names"])
-    now = tuple(map(composed, train.class_names))
+    now = tuple(map(composed, class_names))
     if before != now:
         changes = [
             f"{', '.join(sorted(map(printable, names))[:5])} {what}"
@@ -32,6 +33,5 @@ def check_images(checkpoint: dict[str, Any], path: Path, train: ImageSet, valida
             f"the run in {run} has other classes than these images ({', '.join(changes) or 'in another order'}); "
             f"give the --data_dir that it was trained on, or start a new run with --load_params {printable(path)}"
         )
-    images = image_list(train, validation)
     if checkpoint.get("images", images) != images and rank() == 0:  # older ones lack it
         notify(f"warning: the images are not those that the run in {run} had; it goes on with these, in another order")

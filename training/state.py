@@ -1,10 +1,10 @@
 """All that changes while a network is trained, saved and restored as one."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data import ImageSet
 from model import read_checkpoint
 from training.resumed_images import check_images
 from training.saved_values import epoch_report, number, whole_number
@@ -72,14 +72,15 @@ class TrainingState:
         best = None if self.best is None else list(self.best)
         return {**self.step.state(), "progress": progress, "best": best, "metrics": self.reports}
 
-    def restore(self, path: Path, train: ImageSet, validation: ImageSet) -> None:
+    def restore(self, path: Path, class_names: Sequence[str], images: str) -> None:
         """Return to the state in a last.pt, weights included; a warning says so where its images were others.
 
+        ``class_names`` and ``images``, an `image_list`, are those of the images that training goes on with.
         Raises CheckpointError; UserError where its classes were others, or it does not hold all of the state.
         """
         checkpoint = read_checkpoint(path)
         try:
-            check_images(checkpoint, path, train, validation)
+            check_images(checkpoint, path, class_names, images)
             self.step.restore(checkpoint)
             progress = checkpoint["progress"]
             if progress["sums"].shape != self.step.sums.shape:

@@ -71,6 +71,7 @@ class Trainer:
         if load_params:
             load_initial_weights(load_params, settings, channels)  # a mistake is reported before the images are read
         self.train_split, self.validation = load_splits(settings)
+        self.image_list = image_list(self.train_split, self.validation)
         self.batches = Batches(self.train_split, settings, self.device)
         torch.manual_seed(settings.seed)
         self.net = build_network(settings, channels, self.train_split.class_names, load_params).to(self.device)
@@ -81,7 +82,7 @@ class Trainer:
         self.step = TrainingStep(self.net, settings, self.precision, self.batches.per_epoch * settings.max_epochs)
         self.state = TrainingState(self.step)
         if last is not None:
-            self.state.restore(last, self.train_split, self.validation)
+            self.state.restore(last, self.train_split.class_names, self.image_list)
             if self.state.best is None and self.state.epoch > settings.max_epochs:
                 raise UserError(
                     f"--max_epochs {settings.max_epochs}: the run in {printable(last.parent)} is in epoch "
@@ -250,8 +251,7 @@ class Trainer:
     def save_last(self) -> bool:
         """Write last.pt, with all that resuming needs; False where it could not be written."""
         self.last_save = time.monotonic()
-        images = image_list(self.train_split, self.validation)
-        return self.save("last.pt", self.state.epoch, images=images, **self.state.state_dict())
+        return self.save("last.pt", self.state.epoch, images=self.image_list, **self.state.state_dict())
 
     def save(self, name: str, epoch: int, **more: Any) -> bool:
         """Write a checkpoint; a failure is a warning, an earlier one stays, and the answer is False."""

@@ -88,6 +88,7 @@ def test_pictures_of_all_that_was_labelled(net, tmp_path):
     predictions = [Prediction(name, -1, (), 0, 1, 0.5, 3.0) for name in names]
     predictions[4] = Prediction(names[4], -1, error="broken")
     predictions[5] = Prediction(names[5], -1, (), 0, -1, 1.0, math.nan)  # of a network of one class
+    check_maps(names, tmp_path / "maps", [])
     told = list(write_attributions(net, Images(names, [-1] * 14, read), predictions, tmp_path / "maps"))
     written = [path for path in told if isinstance(path, Path)]
     assert len(set(written)) == 14 - 3 and [str(e) for e in told if isinstance(e, DataError)] == ["gone meanwhile"]

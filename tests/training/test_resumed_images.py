@@ -15,6 +15,10 @@ def split(class_names, *paths):
     return ImageSet(torch.zeros(len(paths), 1, 4, 4), torch.zeros(len(paths)), class_names, paths)
 
 
+def check(checkpoint, train, validation):
+    check_images(checkpoint, Path("run/last.pt"), train.class_names, image_list(train, validation))
+
+
 def test_other_classes_are_refused():
     now = split(("1", "10", "2"), "1/a.png")
     for before, message in (
@@ -23,7 +27,7 @@ def test_other_classes_are_refused():
         (["1", "3", "10"], r"\(3 gone, 2 new\); give the --data_dir that it was trained on"),
     ):
         with pytest.raises(UserError, match=message):
-            check_images({"class_names": before}, Path("run/last.pt"), now, now)
+            check({"class_names": before}, now, now)
 
 
 def test_other_images_are_told_and_those_of_another_unicode_form_are_the_same(capsys):
@@ -31,12 +35,12 @@ def test_other_images_are_told_and_those_of_another_unicode_form_are_the_same(ca
     before = {"class_names": [unicodedata.normalize("NFD", "caf\u00e9")], "images": image_list(train, validation)}
     decomposed = split(train.class_names, *(unicodedata.normalize("NFD", path) for path in train.paths))
     for same in (before, {"class_names": before["class_names"]}):  # the second is of an older version
-        check_images(same, Path("run/last.pt"), train, validation)
-        check_images(same, Path("run/last.pt"), decomposed, validation)
+        check(same, train, validation)
+        check(same, decomposed, validation)
     assert capsys.readouterr().err == ""
     fewer = split(train.class_names, train.paths[0])
     for now in ((fewer, validation), (train, split(train.class_names))):
-        check_images(before, Path("run/last.pt"), *now)
+        check(before, *now)
         assert capsys.readouterr().err.startswith("warning: the images are not those that the run in run had")
 
 

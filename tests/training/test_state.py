@@ -8,6 +8,7 @@ import torch
 
 from data import ImageSet
 from model import PixelCNN, save_checkpoint
+from training.resumed_images import image_list
 from training.settings import TrainSettings
 from training.state import TrainingState
 from training.step import TrainingStep
@@ -17,6 +18,7 @@ NAMES = ("ant", "bee")
 SETTINGS = TrainSettings(nr_resnet=1, nr_filters=2, nr_logistic_mix=1, max_epochs=2, lr_schedule="cosine", ema=0.9)
 IMAGES, LABELS = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
 SPLIT = ImageSet(IMAGES, LABELS, NAMES, ("ant/1.png", "bee/1.png"))
+IMAGE_LIST = image_list(SPLIT, SPLIT)
 
 
 def new_state(total_steps: int = 20) -> TrainingState:
@@ -48,7 +50,7 @@ def saved(tmp_path_factory):
 
 def test_everything_comes_back(saved, capsys):
     state = new_state()
-    state.restore(saved, SPLIT, SPLIT)
+    state.restore(saved, NAMES, IMAGE_LIST)
     assert (state.epoch, state.total_steps, state.epoch_images, state.epoch_steps) == (2, 13, 6, 3)
     assert state.best == (0.5, -3.0) and state.reports[0]["fid_error"] == "no weights"
     before = torch.load(saved, weights_only=True)
@@ -129,7 +131,7 @@ def test_a_value_of_another_kind_is_one_line(saved, tmp_path, entry):
         path = tmp_path / "last.pt"
         torch.save(content, path)
         try:
-            state.restore(path, SPLIT, SPLIT)
+            state.restore(path, NAMES, IMAGE_LIST)
         except UserError as error:
             assert "last.pt" in str(error) and "\n" not in str(error)
             continue
@@ -141,14 +143,13 @@ def test_a_value_of_another_kind_is_one_line(saved, tmp_path, entry):
 @pytest.mark.parametrize("names", [("ant", "cat"), ("bee", "ant"), ("ant",), ("ant", "bee", "cat")])
 def test_a_run_of_other_classes_is_not_resumed(saved, names):
     """A folder to which a class was added, say: the weights of one class would be another's."""
-    split = ImageSet(IMAGES, LABELS, names, SPLIT.paths)
     with pytest.raises(UserError, match="has other classes than these images"):
-        new_state().restore(saved, split, split)
+        new_state().restore(saved, names, IMAGE_LIST)
 
 
 def test_another_end_of_the_cosine_is_said_and_holds_from_the_next_step_on(saved, capsys):
     state = new_state(total_steps=40)
-    state.restore(saved, SPLIT, SPLIT)
+    state.restore(saved, NAMES, IMAGE_LIST)
     assert "now ends after 40 steps, 2 epochs: here the learning rate changes from 5.46e-05 to 1.52e-04" in (
         capsys.readouterr().err
     )
