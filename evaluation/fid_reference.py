@@ -9,6 +9,7 @@ from PIL import ExifTags, Image
 
 from data import DATASETS, ImageSet, find_images, load_split
 from data.cpen455 import split_folder
+from data.find import describe_skipped, is_photo
 from evaluation.fid_statistics import Statistics, load_statistics
 from utils.console import notify
 from utils.errors import DataError, UserError
@@ -80,7 +81,10 @@ def image_files(folder: str | Path) -> list[Path]:
 
     if not os.path.isdir(folder):
         raise DataError(f"{printable(folder)}: no such folder")
-    files = [file for file in find_images(folder) if file.suffix[1:].lower() in IMAGE_EXTENSIONS]
+    skipped: list[Path] = []
+    files = [file for file in find_images(folder, skipped=skipped) if file.suffix[1:].lower() in IMAGE_EXTENSIONS]
+    if photos := [file for file in skipped if is_photo(file)]:
+        notify(f"{printable(folder)}: FID leaves out {describe_skipped(photos)}")
     return [file for file in files if file.is_file()]  # opening a pipe would block
 
 

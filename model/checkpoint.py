@@ -71,7 +71,9 @@ def torch_load(path: str | Path) -> Any:
         problem = "it is damaged, or not a checkpoint"
         if isinstance(error, pickle.UnpicklingError) and (kind := python_object(path)):
             problem = f"it holds Python objects ({kind}), which can run code; save its weights alone, a state_dict"
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}") from None
+        others = [path.with_name(name) for name in ("best.pt", "last.pt") if name != path.name]
+        advice = next((f"; {other} may be whole" for other in others if other.is_file()), "")
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}{advice}") from None
 
 
 def python_object(path: Path) -> str:
@@ -140,6 +142,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
         if not isinstance(names, list | tuple) or len(names) != net.num_classes:
             raise ValueError(f"class_names is not a list of {net.num_classes} names")
         net.class_names = tuple(composed(str(name)) for name in names)
+        if len({*net.class_names}) < len(names):
+            raise ValueError("class_names has a name twice")
         net.image_size = (height, width)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
         raise CheckpointError(f"{path} is inconsistent and cannot be used: {reason(error)}") from None

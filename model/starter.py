@@ -73,6 +73,8 @@ def load_starter_checkpoint(
     content = torch_load(path)
     try:
         state = _unwrapped(content)
+        if any(name.startswith("u_stream.") for name in state):
+            raise ValueError("it is one of this project; give best.pt or last.pt, which hold its settings too")
         nr_resnet = len({name.split(".")[3] for name in state if name.startswith("up_layers.0.u_stream.")})
         check_weights(state, nr_resnet)
         nr_filters, c_in = state["u_init.conv.weight_v"].shape[:2]

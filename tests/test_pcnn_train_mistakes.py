@@ -36,7 +36,7 @@ def bad_cases(tmp_path):
         (f"--config {tmp_path}/key.yaml", f"{tmp_path}/key.yaml: unknown setting nr_filter; did you mean nr_filters?"),
         (f"--config {tmp_path}/type.yaml", f"{tmp_path}/type.yaml: nr_filters many: should be a valid integer"),
         (f"--config {tmp_path}/broken.yaml", "is not valid YAML: while parsing a flow sequence"),
-        ("--dataset digits --image_size 10", "image_size 10 is invalid: give a side or (H, W), positive"),
+        ("--dataset digits --image_size 10", "image_size 10 is not a multiple of 4 from 4 on"),
         ("--dataset digits --image_size 516", "--image_size 516: should be less than or equal to 512"),
         ("--dataset digits --device cuda:77", "--device cuda:77: there is no such device here; use --device cpu"),
         ("--dataset digits --device cpu --cuda_graph true", "--cuda_graph true needs a CUDA GPU"),
@@ -52,6 +52,7 @@ def bad_cases(tmp_path):
         ),
         ("--dataset digits --run_dir=", "--run_dir is empty; give a value, or leave it out"),
         (f"--dataset digits --sample_dir {tmp_path}/junk.pt/x", f"cannot write the samples to {tmp_path}/junk.pt/x"),
+        (f"--dataset digits --tag {'a' * 300}", "--tag is too long for a folder's name; give one of at most 150 bytes"),
         ("--dataset digits --tag a/b", "--tag a/b cannot be part of a folder's name; give one without /"),
         ("--dataset folder --data_dir ~nosuchuser/x", "~nosuchuser/x: no such folder"),
         (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from utils.errors import UserError
 from utils.figures import is_figure
 from utils.files import atomic_write
 from utils.text import printable
+
+MAX_TAG_BYTES = 150  # a name has 255 bytes on most file systems, and the rest of the folder's name comes on top
 
 
 class RunFolder:
@@ -68,8 +71,11 @@ class RunFolder:
 
 def check_place(settings: TrainSettings) -> None:
     """Raise UserError where a new run cannot go: a folder that holds a run or anything else, or cannot be written."""
-    if settings.run_dir is None and settings.tag is not None and Path(settings.tag).name != settings.tag:
-        raise UserError(f"--tag {printable(settings.tag)} cannot be part of a folder's name; give one without /")
+    if settings.run_dir is None and settings.tag is not None:
+        if Path(settings.tag).name != settings.tag:
+            raise UserError(f"--tag {printable(settings.tag)} cannot be part of a folder's name; give one without /")
+        if len(os.fsencode(settings.tag)) > MAX_TAG_BYTES:
+            raise UserError(f"--tag is too long for a folder's name; give one of at most {MAX_TAG_BYTES} bytes")
     folder = Path(settings.save_dir if settings.run_dir is None else settings.run_dir)
     with place_errors("run", folder):
         if settings.run_dir is not None and folder.exists() and not is_unused(folder):

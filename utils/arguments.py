@@ -127,11 +127,25 @@ def repeat_flag(argv: Sequence[str], flag: str, belongs: Callable[[str], bool]) 
     return rewritten
 
 
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which PyYAML would take the last."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode | None:
+        node = super().compose_mapping_node(anchor)
+        names: set[str] = set()
+        for key, _ in node.value if node else ():
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":  # which merges mappings, as often as it stands
+                if key.value in names:
+                    raise yaml.composer.ComposerError(None, None, f"{key.value} is given twice", key.start_mark)
+                names.add(key.value)
+        return node
+
+
 def read_yaml(file: str | Path) -> Any:
     """The content of a YAML file. Raises UserError."""
     try:
         with open(file, encoding="utf-8-sig") as opened:
-            return yaml.safe_load(opened)
+            return yaml.load(opened, UniqueKeyLoader)
     except OSError as error:
         raise UserError(f"{printable(file)} cannot be read ({error.strerror or error}); give a YAML file") from None
     except UnicodeError:

@@ -69,10 +69,10 @@ def validated(kind: Any, value: Any, name: str) -> Any:
         return adapter(kind).validate_python(value)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        if any(item["type"] == "string_type" for item in details) and not isinstance(value, list | dict):
-            raise UserError(f"{name} {value_text(value)}: put quotes around the value, as it is a text") from None
         place = details[0]["loc"][0] if details[0]["loc"] else None  # a number in a list, a type of a union
         wrong = value[place] if isinstance(value, list) and isinstance(place, int) else value
+        if any(item["type"] == "string_type" for item in details) and not isinstance(wrong, list | dict):
+            raise UserError(f"{name} {value_text(wrong)}: put quotes around the value, as it is a text") from None
         wanted = dict.fromkeys(
             WORDS.get(item["type"], item["msg"].removeprefix("Input should be ").partition(", unable")[0])
             for item in details

@@ -63,7 +63,7 @@ def test_other_sizes(size, shape):
 
 @pytest.mark.parametrize("size", [0, 2, -8, 6, 33, 8.0, "8", (8,), (8, 8, 8), (8, 9), (8, None), True])
 def test_sizes_the_network_cannot_take(size):
-    with pytest.raises(DataError, match=r"image_size .* multiples of 4"):
+    with pytest.raises(DataError, match=r"image_size .* is not a multiple of 4"):
         load_split("digits", "train", image_size=size)
 
 

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from data import ImageSet
 from evaluation import inception
 from evaluation.fid import FID, SafeFID
-from evaluation.fid_reference import count_rotated, parse_reference, split_reference
+from evaluation.fid_reference import count_rotated, open_reference, parse_reference, split_reference
 from plots.images import write_png
 from utils.errors import DataError, UserError
 from utils.files import file_hash
@@ -243,6 +243,14 @@ def test_a_reference_of_one_image_is_refused_before_weights_are_looked_for(empty
     with pytest.raises(DataError, match=r"--fid .*one has 1 images"):
         parse_reference(str(folder), (8, 8), None, 64)
     assert not empty_hub.exists()
+
+
+def test_photos_that_pytorch_fid_does_not_read_are_said(tmp_path, capsys, digits, write_folder):
+    folder = write_folder(digits.images[:2], tmp_path / "reference")
+    for name in ("1.HEIC", "2.heic", "notes.txt"):
+        (folder / name).touch()
+    assert len(open_reference(folder, 64)) == 2
+    assert f"{folder}: FID leaves out 2 .heic; .heic cannot be read here" in capsys.readouterr().err
 
 
 def test_rotated_files_are_counted_and_read_as_pytorch_fid_reads_them(hub, tmp_path, capsys):

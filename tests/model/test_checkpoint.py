@@ -141,7 +141,15 @@ class TestFilesThatAreNoCheckpoint:
         refuse(load, write(thing))
 
     def test_a_plain_state_dict(self, write, contents, load):
-        refuse(load, write(contents["weights"]))
+        message = refuse(load, write(contents["weights"]))
+        if load not in (load_checkpoint, read_checkpoint):
+            assert "it is one of this project; give best.pt or last.pt" in message
+
+    def test_another_one_of_the_run_is_named(self, tmp_path, load):
+        (tmp_path / "last.pt").write_bytes(b"PK")
+        assert "may be whole" not in refuse(load, tmp_path / "last.pt")
+        (tmp_path / "best.pt").touch()
+        assert refuse(load, tmp_path / "last.pt").endswith(f"; {tmp_path / 'best.pt'} may be whole")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -225,6 +233,7 @@ def test_missing_setting(contents, write, key):
         ("class_names", 3),
         ("class_names", ["ant", "bee"]),
         ("class_names", "abc"),
+        ("class_names", ["ant", "bee", "ant"]),
     ],
     ids=repr,
 )

@@ -36,6 +36,7 @@ def check(name, options):
         ("augment", {"min": 0, "max": 1}, "0"),
         ("deterministic", {"values": [0.5, 1.5]}, "0.5"),
         ("negatives", {"values": [None, 0]}, "0"),
+        ("tag", {"values": [False, True]}, "False, .* put quotes around a text"),  # as YAML reads off and on
         ("precision", {"values": ["fp32", "fp8"], "probabilities": [1, 1]}, "fp8"),
     ],
 )
