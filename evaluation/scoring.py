@@ -33,7 +33,7 @@ class Scorer:
             CLOSE nats of an image's best are scored again in fp32, so that the answer is nearly always that of fp32
             (518 of 519 validation images of the pretrained checkpoint).
         batch_size: images at a time, None for the device's default; halved, for good, when memory runs out.
-        image_size: (H, W) of the images; larger ones than 32x32 have smaller batches.
+        image_size: (H, W) of the images; the default is inverse to their area.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Scorer:
         self.net = fold_weight_norm(net).to(memory_format=torch.channels_last)  # faster here, slower in training
         self.precision = pick_precision(precision, self.device)
         self.rescores = precision == "auto" and self.precision != "fp32" and net.conditional
-        maps = MAPS.get(self.device.type, 32) * 32 * 32 // max(32 * 32, image_size[0] * image_size[1])
+        maps = MAPS.get(self.device.type, 32) * 32 * 32 // (image_size[0] * image_size[1])
         self.batches = FittingBatches(batch_size or max(1, maps // net.num_classes))
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -79,7 +79,8 @@ class Scorer:
             return scores
         image, label = close.nonzero(as_tuple=True)
         scores = scores.clone()
-        for i, y in zip(image.split(self.batch_size), label.split(self.batch_size), strict=True):
+        maps = max(1, self.batch_size * self.net.num_classes // 2)  # fp32 takes twice the memory of 16 bits
+        for i, y in zip(image.split(maps), label.split(maps), strict=True):
             scores[i, y] = log_likelihood(self.net, images[i.to(images.device)].to(self.device), y)
         return scores
 

@@ -75,6 +75,7 @@ def test_what_is_left_out_is_told(tmp_path, capsys):
     assert len(find_images(tmp_path / "out")) == 2
 
 
+@pytest.mark.integration
 def test_a_mistake_at_the_shell_is_one_line(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     used, no_folder = str(tmp_path), str(tmp_path / "mine.txt")

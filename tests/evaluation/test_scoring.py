@@ -5,7 +5,7 @@ import torch
 
 import evaluation.scoring
 from evaluation.scoring import Scorer
-from model import PixelCNN, class_log_likelihoods
+from model import PixelCNN, class_log_likelihoods, log_likelihood
 from utils.errors import UserError
 from utils.precision import cpu_has_bf16, pick_precision
 
@@ -114,3 +114,25 @@ def test_where_no_classes_are_close_the_network_runs_once(net, images, monkeypat
     monkeypatch.setattr(evaluation.scoring, "CLOSE", -1.0)
     monkeypatch.setattr(evaluation.scoring, "log_likelihood", lambda *_: pytest.fail("scored again"))
     torch.testing.assert_close(Scorer(net, "auto")(images), Scorer(net, "bf16")(images))
+
+
+@pytest.mark.parametrize(
+    ("size", "classes", "expected"), [((8, 8), 10, 51), ((32, 32), 4, 8), ((64, 64), 4, 2), ((64, 32), 1000, 1)]
+)
+def test_default_batches_hold_the_same_memory_at_any_size(size, classes, expected):
+    assert Scorer(PixelCNN(1, 4, 1, 1, classes), image_size=size).batch_size == expected
+
+
+def test_close_classes_share_batches_when_scored_again(net, monkeypatch):
+    """An image of an untrained network is close to all classes."""
+    sizes = []
+
+    def counted(net, images, labels):
+        sizes.append(len(labels))
+        return log_likelihood(net, images, labels)
+
+    monkeypatch.setattr(evaluation.scoring, "pick_precision", lambda *_: "bf16")
+    monkeypatch.setattr(evaluation.scoring, "CLOSE", 1e9)
+    monkeypatch.setattr(evaluation.scoring, "log_likelihood", counted)
+    Scorer(net, "auto", batch_size=20)(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
+    assert sizes == [30, 30]
