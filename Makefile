@@ -56,11 +56,11 @@ demo: $(VENV)/.installed ## train on the embedded digits, classify and generate:
 	@echo "  $(DEMO)/explanations/       their attribution maps"
 
 test: $(VENV)/.installed-dev ## lint and run all tests: 10 to 20 minutes on two cores
-	@echo "This takes 10 to 20 minutes on two cores; make test-fast takes under 90 seconds."
+	@echo "This takes 10 to 20 minutes on two cores; make test-fast takes under two minutes."
 	$(MAKE) lint
 	$(PYTEST)
 
-test-fast: $(VENV)/.installed-dev ## fast tests, for use while editing: under 90 seconds
+test-fast: $(VENV)/.installed-dev ## fast tests, for use while editing: under two minutes
 	$(PYTEST) -m "not slow and not integration" $(FAST)
 
 lint: $(VENV)/.installed-dev ## check style, format and types; changes nothing

@@ -82,7 +82,7 @@ class TrainSettings:
         precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
         compile: whether to compile the log-likelihood and its gradient with torch.compile; on CUDA only by default.
-            The first step then takes one to several minutes (217 s were measured on two CPU cores).
+            The first step then takes one to several minutes (145 s were measured on two CPU cores).
         cuda_graph: whether to capture the training step as one CUDA graph; for one process on a
             CUDA GPU. The numbers are those without it, up to rounding.
         seed: of the weights, the order of the images, dropout and the samples, 0 to 2^32 - 1.
