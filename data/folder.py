@@ -9,7 +9,7 @@ from data.find import describe_skipped, find_images, is_photo
 from data.splits import SEED, split_files
 from data.types import ImageSet, Source
 from utils.errors import DataError
-from utils.text import composed, printable
+from utils.text import composed, listed, printable
 
 SPLIT_FOLDERS = {  # names of their folders, in any letter case
     "train": ("train", "training"),
@@ -66,7 +66,7 @@ def refuse_one_class(data_dir: Path) -> NoReturn:
     below = sorted({folder.relative_to(top).parts[0] for folder in folders if folder != top})
     advice = "add the others, or train a model of images without classes by --fusion none"
     if len(below) > 1:
-        shown = ", ".join(map(printable, below[:5])) + (", ..." if len(below) > 5 else "")
+        shown = listed(below, 5)
         if train is None:
             advice = f"if {shown} are the classes, give --data_dir {printable(top)}"
         else:

@@ -62,4 +62,4 @@ def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
     match sides:
         case (int(height), int(width)) if min(sides) >= 4 and height % 4 == width % 4 == 0:
             return height, width
-    raise DataError(f"image_size {image_size} is not a multiple of 4 from 4 on")
+    raise DataError(f"image_size {image_size!r} is not a multiple of 4 from 4 on")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from utils.text import printable
+from utils.text import listed, printable
 
 SHOWN = 20  # unreadable files that a line names
 
@@ -43,9 +43,7 @@ class ImageSet:
         """How many files could not be read, which (the first 20), and the reason of the first; there is one or more."""
         first, *others = self.bad
         line = f"{len(self.bad)} of {len(self) + len(self.bad)} images cannot be read: {printable(first.error)}"
-        if others:
-            line += f"; also {', '.join(printable(bad.path) for bad in others[: SHOWN - 1])}"
-        return line + (f" and {len(self.bad) - SHOWN} more" if len(self.bad) > SHOWN else "")
+        return line + (f"; also {listed([bad.path for bad in others], SHOWN - 1)}" if others else "")
 
     @property
     def image_size(self) -> tuple[int, int]:

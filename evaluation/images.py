@@ -12,7 +12,7 @@ from data.find import describe_skipped
 from data.types import BadImage
 from model import PixelCNN
 from utils.errors import DataError, UserError
-from utils.text import composed, printable
+from utils.text import composed, listed, printable
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,5 @@ def files_of_split(split: ImageSet, dataset: str, name: str, data_dir: str | Non
 
 
 def describe(class_names: Sequence[str], channels: int) -> str:
-    shown = [printable(name) for name in class_names[:10]] + ["..."] * (len(class_names) > 10)
     classes = f"{len(class_names)} class{'es' if len(class_names) > 1 else ''}"
-    return f"{channels} channel{'s' if channels > 1 else ''} and {classes} ({', '.join(shown)})"
+    return f"{channels} channel{'s' if channels > 1 else ''} and {classes} ({listed(class_names, 10)})"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.text import composed, printable
+from utils.text import composed, listed, printable
 
 SHOWN = 20  # classes that a line names
 
@@ -20,7 +20,7 @@ def prior_weights(given: Sequence[float | str] | None, class_names: Sequence[str
     if given is None:
         return None
     values = list(given)
-    order = printable(", ".join(class_names[:SHOWN]) + (", ..." if len(class_names) > SHOWN else ""))
+    order = listed(class_names, SHOWN)
     if not any(isinstance(value, str) and "=" in value for value in values):
         weights = [prior_weight(value, value) for value in values]
         if len(weights) != len(class_names):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from utils.console import notify
-from utils.text import printable
+from utils.text import listed, printable
 
 LONGEST = 80  # characters of a name that are drawn
 NAMED = 40  # names in the line about numbers
@@ -33,9 +33,8 @@ def class_labels(names: Sequence[str], longest: int = LONGEST) -> list[str]:
 
 @cache
 def _explain_numbers(names: tuple[tuple[int, str], ...]) -> None:
-    legend = ", ".join(f"#{number} {name}" for number, name in names[:NAMED])
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    notify(f"no font of this machine has the characters of some names; figures have numbers instead: {legend}{more}")
+    legend = listed([f"#{number} {name}" for number, name in names], NAMED)
+    notify(f"no font of this machine has the characters of some names; figures have numbers instead: {legend}")
 
 
 def set_fonts(figure: Figure) -> None:

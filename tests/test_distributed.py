@@ -1,7 +1,6 @@
 """Several processes of torchrun (Gloo, on the CPU) against one."""
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import torch
 from data import load_split
 from evaluation.evaluate import evaluate
 from model import PixelCNN, load_checkpoint, save_checkpoint
+from tests.runs import reports
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = (
@@ -47,10 +47,6 @@ def run(command, environment, status=0):
     done = subprocess.run([*map(str, command)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == status, done.stdout + done.stderr
     return done
-
-
-def reports(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])

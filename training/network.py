@@ -8,7 +8,9 @@ from training.settings import TrainSettings
 from utils.console import notify
 from utils.distributed import rank
 from utils.errors import UserError
-from utils.text import printable
+from utils.text import listed, printable
+
+SHOWN = 10  # classes that a line names
 
 
 def shape(settings: TrainSettings) -> dict[str, Any]:
@@ -65,16 +67,10 @@ def describe_matches(path: str, class_names: Sequence[str], known: Sequence[str]
     """One line: which classes start from those of the checkpoint ``path``, called ``known``, and which anew."""
     if not matches:
         return (
-            f"--load_params {printable(path)}: none of its classes ({listed(known)}) is in this run; "
+            f"--load_params {printable(path)}: none of its classes ({listed(known, SHOWN)}) is in this run; "
             "all classes begin anew, the other weights are taken over"
         )
     new = [name for number, name in enumerate(class_names) if number not in matches]
-    begin = f"; {listed(new)} begin{'s' * (len(new) == 1)} anew" if new else ""
-    taken = listed([class_names[number] for number in matches])
+    begin = f"; {listed(new, SHOWN)} begin{'s' * (len(new) == 1)} anew" if new else ""
+    taken = listed([class_names[number] for number in matches], SHOWN)
     return f"--load_params {printable(path)}: classes matched by name: {taken} taken over{begin}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The names, of many the first ten."""
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(map(printable, names[:10])) + more

@@ -9,7 +9,7 @@ from data import ImageSet
 from utils.console import notify
 from utils.distributed import rank
 from utils.errors import UserError
-from utils.text import composed, printable
+from utils.text import composed, listed, printable
 
 
 def image_list(train: ImageSet, validation: ImageSet) -> str:
@@ -25,7 +25,7 @@ def check_images(checkpoint: dict[str, Any], path: Path, class_names: Sequence[s
     now = tuple(map(composed, class_names))
     if before != now:
         changes = [
-            f"{', '.join(sorted(map(printable, names))[:5])} {what}"
+            f"{listed(sorted(names), 5)} {what}"
             for names, what in (({*before} - {*now}, "gone"), ({*now} - {*before}, "new"))
             if names
         ]

@@ -1,22 +1,21 @@
 """What a sweep asks of pcnn_train.py, checked before the first trial: its metric and the values that it may sample."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any
 
 from evaluation.metrics import FID_NAMES, METRICS
 from training.settings import TrainSettings
-from tuning.flags import to_flags
+from tuning.flags import SETTINGS, to_flags
 from tuning.search_space import MARGIN, Parameter, Value, quantise
 from utils.arguments import parse_settings
 from utils.console import notify
 from utils.errors import UserError
-from utils.values import holds, validated
+from utils.values import holds
 
 # of the report of an epoch; the others count or name it
 MEASURED = tuple(
     dict.fromkeys((*METRICS, *FID_NAMES, "train_bpd", "train_cross_entropy", "seconds", "images_per_second"))
 )
-SETTINGS = get_type_hints(TrainSettings, include_extras=True)
 NEEDS: dict[str, tuple[str, ...]] = {  # settings that are above 0 where a metric is measured
     **dict.fromkeys(FID_NAMES, ("sampling_interval", "fid_samples")),
     "train_cross_entropy": ("discriminative_weight",),
@@ -81,8 +80,6 @@ def candidates(parameter: Parameter) -> tuple[list[Value], list[Value]]:
 def refusal(name: str, value: Value) -> str:
     """Why pcnn_train.py refuses a value of a setting; empty where it takes it."""
     try:
-        if isinstance(value, bool):  # a flag would make a text of it
-            validated(SETTINGS[name], value, f"--{name}")
         parse_settings(TrainSettings, "", to_flags({name: value}))
     except UserError as error:
         return str(error)

@@ -4,14 +4,24 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from training.settings import TrainSettings
 from utils.console import notify
 from utils.errors import UserError
+from utils.values import validated
+
+SETTINGS = get_type_hints(TrainSettings, include_extras=True)  # their types
 
 
 def to_flags(settings: dict[str, Any]) -> list[str]:
-    """Settings as command-line flags of pcnn_train.py."""
+    """Settings as command-line flags of pcnn_train.py.
+
+    Raises UserError for a boolean where the setting is a text: YAML reads on and off so, and the flag would be "true".
+    """
+    for key, value in settings.items():
+        if isinstance(value, bool):
+            validated(SETTINGS[key], value, f"--{key}")
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
 
 

@@ -32,6 +32,12 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """The names, printable, of many the first ``most``, as in "a, b and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
+
+
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is the header."""
     cells = [[" ".join(cell.splitlines()).replace("|", "\\|") for cell in row] for row in rows]

@@ -208,6 +208,13 @@ def test_the_flags_of_a_command_reach_the_trials():
     assert fixed == {"dataset": "digits", "lr": 0.2, "seed": 5, "en_wandb": False}
 
 
+def test_a_boolean_is_no_constant_text():
+    """YAML reads on as one, which a flag would make the text true."""
+    file = parse_sweep(content(parameters={"nr_filters": {"values": [4, 8]}, "tag": {"value": True}}), "x")
+    with pytest.raises(UserError, match=r"--tag True: .* put quotes around a text"):
+        fixed_settings(file)
+
+
 def test_keys_of_wandb_alone_are_allowed():
     parse_sweep(content(controller={"type": "local"}, kind="sweep", project="p", description="d"), "x")
     parse_sweep(content(metric={"name": "accuracy", "goal": "maximize", "impute": "worst"}), "x")

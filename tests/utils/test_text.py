@@ -1,7 +1,7 @@
 """Messages on one line."""
 
 from utils.errors import UserError, summary
-from utils.text import markdown_table, printable
+from utils.text import listed, markdown_table, printable
 
 
 def test_a_long_message_without_spaces_is_cut_not_dropped():
@@ -20,3 +20,8 @@ def test_a_bar_in_a_cell_is_no_column():
 
 def test_a_line_break_in_a_cell_is_a_space():
     assert markdown_table([["a"], ["x\ny"]]).splitlines()[2] == "| x y |"
+
+
+def test_listed():
+    assert listed(["a", "b\n"], 2) == "a, b\\x0a"
+    assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
