@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from data import ImageSet
 from evaluation.metrics import classification_scores
-from evaluation.scoring import Scorer
+from evaluation.scoring import Score, Scorer
 from model import PixelCNN, bits_per_dim
 from utils.distributed import gather, in_order, rank, shared_batches
 from utils.errors import UserError
@@ -40,6 +40,16 @@ def check_labelled(split: ImageSet, what: str) -> None:
         raise UserError(f"some {what} images have no class (label -1); remove them, or use another split")
 
 
+def score_all(score: Score, images: Tensor, description: str = "evaluating") -> Tensor:
+    """uint8 [N, C, H, W] -> a score of each class, float32 [N, num_classes], on the CPU.
+
+    Several processes share the images; each gets the scores of all.
+    """
+    quiet = None if rank() == 0 else True
+    batches = tqdm(shared_batches(len(images), score.batch_size), desc=description, leave=False, disable=quiet)
+    return torch.cat(in_order(gather([score(images[batch.start : batch.stop]) for batch in batches])))
+
+
 def evaluate(
     net: PixelCNN, split: ImageSet, precision: Precision = "fp32", batch_size: int | None = None
 ) -> Evaluation:
@@ -47,11 +57,7 @@ def evaluate(
 
     Several processes share the images; each gets the evaluation of all.
     """
-    scorer = Scorer(net, precision, batch_size, split.image_size)
-    quiet = None if rank() == 0 else True
-    batches = tqdm(shared_batches(len(split), scorer.batch_size), desc="evaluating", leave=False, disable=quiet)
-    mine = [scorer(split.images[batch.start : batch.stop]) for batch in batches]
-    scores = torch.cat(in_order(gather(mine)))
+    scores = score_all(Scorer(net, precision, batch_size, split.image_size), split.images)
     true = scores.gather(1, split.labels[:, None]).double()
     predictions = scores.argmax(dim=1)  # of equal classes the first, as in `label_batch`
     of_labels = classification_scores(split.labels.tolist(), predictions.tolist())

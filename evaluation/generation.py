@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model import PixelCNN, Sampler, image_generators
-from utils.distributed import rank, world_size
+from utils.distributed import rank, shared_batches, world_size
 from utils.errors import UserError
 from utils.files import check_folder
 from utils.memory import FittingBatches
@@ -87,9 +87,11 @@ def draw_images(
     Raises UserError where not even one image fits in memory.
     """
     wanted = [(label, number) for label in classes for number in range(per_class)]
-    if shared:
-        wanted = wanted[rank() :: world_size()]
     sampler = Sampler(net, image_size)
+    batch_size = batch_size or BATCH_SIZES.get(sampler.device.type, BATCH_SIZES["cpu"])
+    if shared:  # whole batches, those that one process would draw: their sums are rounded alike
+        batch_size = min(batch_size, max(1, -(-len(wanted) // world_size())))
+        wanted = [wanted[i] for batch in shared_batches(len(wanted), batch_size) for i in batch]
     quiet = None if rank() == 0 else True
     with tqdm(total=len(wanted), desc="sampling", unit="image", leave=False, disable=quiet) as bar:
 
@@ -102,8 +104,7 @@ def draw_images(
                 progress=not bar.disable,
             ).cpu()
 
-        batches = FittingBatches(batch_size or BATCH_SIZES.get(sampler.device.type, BATCH_SIZES["cpu"]))
-        for batch, images in batches.map(draw, wanted):
+        for batch, images in FittingBatches(batch_size).map(draw, wanted):
             for (label, number), image in zip(batch, images, strict=True):
                 yield label, number, image
             bar.update(len(batch))

@@ -112,13 +112,21 @@ def given_weights(weights: str | Path) -> Path:
     return file
 
 
+def cached_weights() -> Path | None:
+    """The official file in torch's cache; None where it is not there."""
+    from pytorch_fid.inception import FID_WEIGHTS_URL
+
+    file = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(FID_WEIGHTS_URL))
+    return file if file.is_file() else None
+
+
 def official_weights() -> Path:
     """The official file in torch's cache, downloaded if missing. Raises UserError where that fails."""
     from pytorch_fid.inception import FID_WEIGHTS_URL
 
+    if (cached := cached_weights()) is not None:
+        return cached
     file = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(FID_WEIGHTS_URL))
-    if file.is_file():
-        return file
     notify(f"downloading {FID_WEIGHTS_URL} to {printable(file.parent)}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -81,3 +81,14 @@ def classification_scores(truth: Sequence[int], predicted: Sequence[int]) -> Sco
         f1=float(f1.mean()),
         f1_per_class=dict(zip(classes, f1.tolist(), strict=True)),
     )
+
+
+def mcnemar_test(only_first: int, only_second: int) -> float:
+    """The p-value of the exact test that two classifiers are equally often right (McNemar 1947), two-sided.
+
+    Of the same images, ``only_first`` are labelled correctly by the first alone, ``only_second`` by the second alone.
+    """
+    from scipy.stats import binomtest
+
+    differing = only_first + only_second
+    return float(binomtest(only_first, differing).pvalue) if differing else 1.0

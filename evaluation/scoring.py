@@ -49,6 +49,7 @@ class Scorer:
         self.rescores = precision == "auto" and self.precision != "fp32" and net.conditional
         maps = MAPS.get(self.device.type, 32) * 32 * 32 // (image_size[0] * image_size[1])
         self.batches = FittingBatches(batch_size or max(1, maps // net.num_classes))
+        self.maps = FittingBatches(self.batch_size * net.num_classes)  # (image, class) pairs at a time
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] -> nats float32 [N, num_classes], on the CPU.
@@ -69,6 +70,16 @@ class Scorer:
     def batch_size(self) -> int:
         """Images at a time."""
         return self.batches.batch_size
+
+    @torch.inference_mode()
+    def of_class(self, images: Tensor, labels: Tensor) -> Tensor:
+        """log p(image | label), uint8 [N, C, H, W] and int64 [N] -> nats float32 [N], on the CPU."""
+
+        def score(rows: Tensor) -> Tensor:
+            with autocast(self.precision, self.device):
+                return log_likelihood(self.net, images[rows].to(self.device), labels[rows].to(self.device)).cpu()
+
+        return torch.cat([torch.empty(0), *(nats for _, nats in self.maps.map(score, torch.arange(len(labels))))])
 
     @torch.inference_mode()
     def decide(self, images: Tensor, scores: Tensor) -> Tensor:

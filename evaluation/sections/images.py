@@ -1,0 +1,82 @@
+"""The real images of an evaluation: the split that is judged, and those that it is compared with."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from data import DATASETS, ImageSet, load_split
+from data.splits import hold_out
+from evaluation.evaluate import check_labelled
+from utils.console import notify
+from utils.distributed import main_first, rank
+from utils.errors import DataError
+
+SEED = 0  # of every choice of images: the same for all networks, so that they compare
+
+
+@dataclass(frozen=True)
+class EvaluationImages:
+    """Splits of a data set, read as they are needed.
+
+    Args:
+        dataset, data_dir, image_size: as of `load_split`.
+        split: train, validation, test, or holdout, the images that --select_on holdout keeps out of training.
+        skip_bad_images: leave out what cannot be read.
+    """
+
+    dataset: str
+    split: str
+    image_size: tuple[int, int] | None
+    data_dir: str | None
+    skip_bad_images: bool = False
+
+    def load(self, split: str) -> ImageSet:
+        """Raises DataError."""
+        name = "train" if split == "holdout" else split
+
+        def load() -> ImageSet:
+            return load_split(self.dataset, name, self.image_size, self.data_dir, self.skip_bad_images)
+
+        images = load() if self.dataset == "folder" else main_first(load)  # which downloads others once
+        for line in images.lines() if rank() == 0 else ():
+            notify(line)
+        return hold_out(images)[1] if split == "holdout" else images
+
+    @cached_property
+    def judged(self) -> ImageSet:
+        """The split that is evaluated; all its images have a class. Raises DataError, UserError."""
+        images = self.load(self.split)
+        check_labelled(images, f"{self.dataset} {self.split}")
+        return images
+
+    @cached_property
+    def train(self) -> ImageSet:
+        return self.load("train")
+
+    @cached_property
+    def reference(self) -> tuple[str, ImageSet]:
+        """The split that samples are compared with, and its name: test, or validation where there is none.
+
+        Its classes are not used and may be unknown. Raises DataError.
+        """
+        if "test" in DATASETS[self.dataset].splits:
+            try:
+                return "test", self.judged if self.split == "test" else self.load("test")
+            except DataError:
+                if self.dataset != "folder":  # a user's own folder may lack one
+                    raise
+        return "validation", self.judged if self.split == "validation" else self.load("validation")
+
+
+def shuffled(count: int) -> Tensor:
+    """The numbers 0 .. count - 1 in a fixed order, int64 [count]."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(SEED))
+
+
+def balanced_order(labels: Tensor) -> Tensor:
+    """An order in which the classes take turns, as far as they have images: int64 [N] -> int64 [N]."""
+    one_hot = torch.nn.functional.one_hot(labels.clamp(min=0))
+    turn = (one_hot.cumsum(0) - 1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    return (turn * one_hot.shape[1] + labels.clamp(min=0)).argsort(stable=True)

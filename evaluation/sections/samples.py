@@ -1,0 +1,250 @@
+"""How good samples are, beside real images (the floor of a distance) and noise (its ceiling)."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import DATASETS, ImageSet, find_images, read_image
+from evaluation.cache import Arrays, Cache, pixel_hash
+from evaluation.evaluate import check_labelled
+from evaluation.fid import FID, SafeFID
+from evaluation.fid_reference import split_reference
+from evaluation.inception import cached_weights
+from evaluation.metrics import wilson_interval
+from evaluation.samples.agreement import class_agreement
+from evaluation.samples.derailed import roughness
+from evaluation.samples.distances import Distances, Reference, jackknife_interval
+from evaluation.samples.features import EfficientNetFeatures, Features
+from evaluation.samples.neighbours import K, neighbourhoods
+from evaluation.sections.images import SEED, EvaluationImages, balanced_order
+from evaluation.sections.networks import Network
+from evaluation.sections.report import Report, Value, interval
+from plots.images import labelled_grid
+from utils.distributed import from_main, rank
+from utils.errors import DataError, UserError
+from utils.text import composed, file_stems, printable
+
+NOISE = 25  # standard deviation, in levels
+FEWEST = K + 1  # images of a set
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How samples are drawn and measured; see the settings of evaluate.py."""
+
+    per_class: int
+    seed: int
+    device: torch.device
+    imagenet_classes: Sequence[int] | None
+    fid_weights: Path | None
+    fid_dims: int
+
+    def check(self, split: ImageSet) -> None:
+        """Raise UserError where the settings do not fit the classes of ``split``."""
+        if self.per_class * split.num_classes < FEWEST:
+            raise UserError(f"--samples_per_class: {FEWEST} or more samples in all are needed")
+        given = self.imagenet_classes
+        if given is None:
+            return
+        if len(given) != split.num_classes or not all(0 <= number < 1000 for number in given):
+            raise UserError(
+                f"--imagenet_classes: give a number from 0 to 999 for each of the {split.num_classes} classes"
+            )
+
+
+@dataclass(frozen=True)
+class DrawnFolder:
+    """Images that another program drew: uint8 [N, C, H, W], their classes, int64 [N], -1 unknown, and their files."""
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    files: Sequence[Path]
+
+
+def read_folder(name: str, folder: str, split: ImageSet) -> DrawnFolder:
+    """The images of a folder at the size of those of ``split``. Raises DataError."""
+    if not os.path.isdir(folder):
+        raise DataError(f"--images {printable(folder)} is no folder; give a folder of images")
+    files = find_images(folder)
+    if len(files) < FEWEST:
+        raise DataError(f"--images {printable(folder)} has {len(files)} images; {FEWEST} or more are needed")
+    images = torch.stack([read_image(file, split.images.shape[1], split.image_size) for file in files])
+    labels = torch.tensor([class_of(file.relative_to(folder), split.class_names) for file in files])
+    order = balanced_order(labels)
+    return DrawnFolder(name, images[order], labels[order], files)
+
+
+def class_of(path: Path, class_names: Sequence[str]) -> int:
+    """The class that the innermost folder of a relative path, or else the start of the file's name, is called after.
+
+    As `generate.py` writes them, <class>_0001.png; -1 where there is none.
+    """
+    for part in reversed(path.parts[:-1]):
+        if composed(part) in class_names:
+            return class_names.index(composed(part))
+    stem = composed(path.stem).casefold()
+    for stems in (class_names, file_stems(class_names)):
+        fitting = [name for name in stems if stem == name.casefold() or stem.startswith(f"{name.casefold()}_")]
+        if fitting:
+            return stems.index(max(fitting, key=len))
+    return -1
+
+
+def samples(
+    networks: Sequence[Network],
+    folders: Sequence[DrawnFolder],
+    images: EvaluationImages,
+    settings: SampleSettings,
+    report: Report,
+    cache: Cache,
+) -> None:
+    """Section 3. The metrics of a row are frechet_distance, kernel_distance, precision, recall, ..."""
+    reference_name, reference = images.reference
+    sets = {network.name: network.samples(settings.per_class, settings.seed) for network in networks if network.generative}
+    drawn = dict(sets)
+    sets |= {folder.name: (folder.images, folder.labels) for folder in folders}
+    sets |= real_and_noise(images, reference_name)
+    count = min(len(reference), *(len(labels) for _, labels in sets.values()))
+    measure = Measure(reference, images, count, settings, cache)
+    report.heading("Samples")
+    report.text(
+        f"Features of EfficientNet-Lite0 (ImageNet, images resized to 128x128), against the {len(reference)} "
+        f"{reference_name} images. All rows have the same number of images, {count}, in the columns up to coverage: the "
+        "Fréchet distance depends on it. It is not FID, whose features are others. Class agreement: the share whose "
+        "largest logit among the ImageNet classes of the data set is that of the class asked for. Derailed: the share "
+        "with a window of 12x12 pixels that is rougher than any of every real image. Intervals (95 %): of the distances "
+        "by the jackknife over the samples, of shares Wilson's. Real images are the floor of the distances, uniform "
+        "noise is their ceiling."
+    )
+    header = ["images", "n", "Fréchet distance", "kernel distance (x 1000)", "precision", "recall", "density", "coverage"]
+    header += ["class agreement", "derailed", *([measure.fid_name] if measure.fid_name else [])]
+    rows: list[Sequence[str]] = [header]
+    for name, (pixels, labels) in sets.items():
+        metrics = measure(name, pixels, labels)
+        report.metric(name, "samples", metrics)
+        rows.append(cells(name, metrics, measure.fid_name))
+    report.table("samples", rows)
+    if not measure.fid_name:
+        report.text("FID is not measured: its Inception weights are not here (see --fid_weights).")
+    for name, (pixels, labels) in drawn.items():
+        report.figure(
+            f"samples_{name}",
+            lambda file, p=pixels, y=labels: labelled_grid(p, y, images.judged.class_names, file),
+        )
+
+
+def real_and_noise(images: EvaluationImages, reference_name: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Real images of another split than the reference, the same with noise, and uniform noise, with their classes."""
+    split, name = (images.judged, images.split) if images.split != reference_name else (images.train, "train")
+    check_labelled(split, f"{images.dataset} {name}")
+    order = balanced_order(split.labels)[: len(images.judged)]
+    real, labels = split.images[order], split.labels[order]
+    generator = torch.Generator().manual_seed(SEED)
+    noisy = real + NOISE * torch.randn(real.shape, generator=generator)
+    return {
+        f"real ({name})": (real, labels),
+        f"real, noise of {NOISE} levels": (noisy.round().clamp(0, 255).to(torch.uint8), labels),
+        "uniform noise": (torch.randint(0, 256, real.shape, generator=generator, dtype=torch.uint8), labels),
+    }
+
+
+class Measure:
+    """Measures sets of images against a reference.
+
+    Args:
+        reference: uint8 images; at most ``count`` of another set are compared with all of them.
+        images: all real images, which say how rough real images are.
+        count: images of each set that the distances are computed on, the same for all.
+        settings: of the evaluation.
+        cache: of the features.
+    """
+
+    def __init__(
+        self, reference: ImageSet, images: EvaluationImages, count: int, settings: SampleSettings, cache: Cache
+    ):
+        self.count, self.settings, self.cache = count, settings, cache
+        self.class_names = images.judged.class_names
+        known = DATASETS[images.dataset].imagenet_classes
+        self.imagenet_classes = settings.imagenet_classes or known
+        self.network: EfficientNetFeatures | None = None
+        self.reference_features = self.features(reference.images).pooled.numpy()
+        self.reference = Reference(self.reference_features)
+        splits = (reference, images.judged, images.train)
+        self.roughest = max(roughness(split.images).max().item() for split in splits)
+        self.fid, self.fid_name = self.load_fid(images)
+
+    def load_fid(self, images: EvaluationImages) -> tuple[SafeFID | None, str]:
+        """FID where its weights are, and what its numbers are called."""
+        weights = self.settings.fid_weights or cached_weights()
+        if weights is None or rank() > 0:
+            return None, from_main("")
+        where = (images.dataset, images.reference[0], images.image_size, images.data_dir, images.skip_bad_images)
+        fid = SafeFID(lambda: FID(split_reference(*where), self.settings.fid_dims, weights, self.settings.device))
+        return fid, from_main(fid.fid.name if fid.fid else "")
+
+    def features(self, images: Tensor) -> Features:
+        def compute() -> Arrays:
+            self.network = self.network or EfficientNetFeatures(self.settings.device)
+            found = self.network(images)
+            return {"pooled": found.pooled.numpy(), "logits": found.logits.numpy()}
+
+        key = {"kind": "efficientnet-lite0", "what": pixel_hash(images), "how": self.settings.device.type}
+        kept = self.cache.arrays(key, compute)
+        return Features(*(torch.from_numpy(kept[name]) for name in ("pooled", "logits")))
+
+    def __call__(self, name: str, images: Tensor, labels: Tensor) -> dict[str, Value]:
+        """The metrics of uint8 [N, C, H, W] with classes int64 [N], -1 unknown; classes take turns."""
+        features = self.features(images)
+        chosen = slice(0, self.count)
+        distances = Distances(features.pooled[chosen].numpy(), self.reference)
+        near = neighbourhoods(features.pooled[chosen].numpy(), self.reference_features)
+        classes = labels[chosen].numpy()
+        metrics: dict[str, Value] = {"images": self.count}
+        for key, statistic in (("frechet_distance", distances.frechet), ("kernel_distance", distances.kernel)):
+            low, high = jackknife_interval(statistic, self.count, classes)
+            whole = statistic(np.arange(self.count))
+            metrics |= {key: whole, f"{key}_low": low, f"{key}_high": high}
+        metrics |= near.means()
+        for key, (low, high) in near.intervals().items():
+            metrics |= {f"{key}_low": low, f"{key}_high": high}
+        asked = labels >= 0
+        if self.imagenet_classes and asked.any():
+            agree = class_agreement(features.logits[asked], labels[asked], self.imagenet_classes)
+            metrics |= share("class_agreement", agree)
+        metrics |= share("derailed", roughness(images) > self.roughest)
+        if self.fid:
+            metrics |= self.fid.measure(lambda: images[chosen])
+        return metrics
+
+
+def share(name: str, values: Tensor) -> dict[str, Value]:
+    """The share of true values, bool [N], with its Wilson interval and N."""
+    low, high = wilson_interval(int(values.sum()), len(values))
+    mean = values.double().mean().item()
+    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_images": len(values)}
+
+
+def cells(name: str, metrics: dict[str, Value], fid_name: str) -> Sequence[str]:
+    """A row of the table."""
+
+    def number(key: str, digits: int = 3, factor: float = 1) -> str:
+        values = [metrics.get(part) for part in (key, f"{key}_low", f"{key}_high")]
+        if not all(isinstance(value, float) for value in values):
+            return "none"
+        return interval(*(factor * float(value or 0) for value in values), digits=digits)
+
+    fid = metrics.get(fid_name)
+    return (
+        name,
+        str(metrics["images"]),
+        number("frechet_distance", 1),
+        number("kernel_distance", 3, 1000),
+        *(number(key) for key in ("precision", "recall", "density", "coverage", "class_agreement", "derailed")),
+        *([f"{fid:.2f}" if isinstance(fid, float) else "none"] if fid_name else []),
+    )

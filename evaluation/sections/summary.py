@@ -1,0 +1,55 @@
+"""What was evaluated, and the table of the most important metrics."""
+
+from collections.abc import Sequence
+
+from evaluation.protocol import chosen_on
+from evaluation.sections.images import EvaluationImages
+from evaluation.sections.networks import Network
+from evaluation.sections.report import Report
+from model import PixelCNN
+from utils.text import markdown_table, printable
+
+COLUMNS = {  # of the table: the metric and its digits
+    "accuracy": ("classification/accuracy", 4),
+    "calibration error": ("classification/calibration_error_scaled", 3),
+    "bits/dim": ("likelihood/bpd", 3),
+    "Fréchet distance": ("samples/frechet_distance", 1),
+    "kernel distance": ("samples/kernel_distance", 4),
+    "class agreement": ("samples/class_agreement", 3),
+    "derailed": ("samples/derailed", 3),
+    "accuracy, corrupted": ("robustness/accuracy", 3),
+    "AUROC, unseen": ("unseen/auroc_mean_input_complexity", 3),
+}
+
+
+def describe(networks: Sequence[Network], images: EvaluationImages) -> str:
+    """A list of the networks: file, size, and on which images their epoch was chosen."""
+    lines = [f"{len(images.judged)} {images.split} images of {images.dataset}."]
+    for network in networks:
+        parameters = sum(parameter.numel() for parameter in network.net.parameters())
+        if isinstance(network.net, PixelCNN):
+            chosen = chosen_on(network.net)
+            how = f"epoch chosen on the {chosen} images"
+            if chosen == images.split:
+                how += ", which are judged here: its figures are optimistic"
+        else:
+            how = "last epoch"
+        kind = "PixelCNN++" if network.generative else "ResNet (discriminative baseline)"
+        lines.append(
+            f"- {network.name}: {printable(network.path)}, sha256 {network.sha256[:12]}, {kind}, "
+            f"{parameters:,} parameters, {how}"
+        )
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
+def summary_table(report: Report) -> str:
+    """A Markdown table with a row for each that has one of the metrics of COLUMNS, which are the columns."""
+    rows = list(dict.fromkeys(name.split("/")[0] for name in report.metrics))
+    used = {title: key for title, key in COLUMNS.items() if any(f"{row}/{key[0]}" in report.metrics for row in rows)}
+
+    def cell(row: str, key: str, digits: int) -> str:
+        value = report.metrics.get(f"{row}/{key}")
+        return "" if value is None else f"{value:.{digits}f}"
+
+    table = [(row, *(cell(row, *key) for key in used.values())) for row in rows]
+    return markdown_table([("", *used), *(row for row in table if any(row[1:]))])
