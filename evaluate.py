@@ -174,7 +174,9 @@ def evaluate(settings: EvaluateSettings) -> int:
     if rank() > 0:
         return 0
     print(summary_table(report), end="")
-    print(f"report: {printable(Path(settings.out, 'report.md'))}, metrics: {printable(Path(settings.out, 'metrics.json'))}")
+    print(
+        f"report: {printable(Path(settings.out, 'report.md'))}, metrics: {printable(Path(settings.out, 'metrics.json'))}"
+    )
     if settings.en_wandb:
         named = {name: getattr(settings, f"wandb_{name}") for name in ("project", "entity", "name")}
         log_report(report, {"checkpoints": list(map(str, paths)), "dataset": dataset, "split": settings.split}, named)

@@ -32,9 +32,7 @@ def plot_coverage(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], path: str
     save_figure(figure, path)
 
 
-def plot_robustness(
-    curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: str | Path
-) -> None:
+def plot_robustness(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: str | Path) -> None:
     """A PNG with a panel per corruption: accuracy (solid) and calibration error (dashed) against strength.
 
     Args:

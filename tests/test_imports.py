@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("pcnn_train", "classify", "generate", "sweep")
+SCRIPTS = ("pcnn_train", "classify", "generate", "evaluate", "sweep")
 MAY_IMPORT = {"utils": set(), "layers": {"utils"}, "model": {"utils", "layers"}, "data": {"utils"}, "plots": {"utils"}}
 for package in ("evaluation", "training", "tuning", "scripts"):  # each may import all before it
     MAY_IMPORT[package] = set(MAY_IMPORT)

@@ -11,7 +11,10 @@ from utils.distributed import rank
 from utils.text import printable
 
 SOFTWARE = "conditional-pixelcnn"  # PNG's key "Software" in every figure; the images that are sampled have none
-NAMES = re.compile(r"(confusion|reliability|overview|curves|epoch_\d{4,}|.+_grid)\.png", re.DOTALL)
+NAMES = re.compile(
+    r"(confusion|reliability|overview|curves|coverage|robustness|epoch_\d{4,}|(confusion|samples|unseen)_.+|.+_grid)\.png",
+    re.DOTALL,
+)
 
 
 def is_figure(file: Path) -> bool:

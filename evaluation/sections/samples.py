@@ -106,7 +106,9 @@ def samples(
 ) -> None:
     """Section 3. The metrics of a row are frechet_distance, kernel_distance, precision, recall, ..."""
     reference_name, reference = images.reference
-    sets = {network.name: network.samples(settings.per_class, settings.seed) for network in networks if network.generative}
+    sets = {
+        network.name: network.samples(settings.per_class, settings.seed) for network in networks if network.generative
+    }
     drawn = dict(sets)
     sets |= {folder.name: (folder.images, folder.labels) for folder in folders}
     sets |= real_and_noise(images, reference_name)
@@ -115,15 +117,15 @@ def samples(
     report.heading("Samples")
     report.text(
         f"Features of EfficientNet-Lite0 (ImageNet, images resized to 128x128), against the {len(reference)} "
-        f"{reference_name} images. All rows have the same number of images, {count}, in the columns up to coverage: the "
-        "Fréchet distance depends on it. It is not FID, whose features are others. Class agreement: the share whose "
+        f"{reference_name} images. All rows have the same number of images, {count}, in the columns up to coverage: "
+        "the Fréchet distance depends on it. It is not FID, whose features are others. Class agreement: the share whose "
         "largest logit among the ImageNet classes of the data set is that of the class asked for. Derailed: the share "
-        "with a window of 12x12 pixels that is rougher than any of every real image. Intervals (95 %): of the distances "
-        "by the jackknife over the samples, of shares Wilson's. Real images are the floor of the distances, uniform "
-        "noise is their ceiling."
+        "with a window of 12x12 pixels that is rougher than any of all real images. Intervals (95 %): of the distances "
+        "by the jackknife over the samples, of density by the bootstrap, of shares Wilson's. Real images are the floor "
+        "of the distances, uniform noise is their ceiling."
     )
-    header = ["images", "n", "Fréchet distance", "kernel distance (x 1000)", "precision", "recall", "density", "coverage"]
-    header += ["class agreement", "derailed", *([measure.fid_name] if measure.fid_name else [])]
+    header = ["images", "n", "Fréchet distance", "kernel distance (x 1000)", "precision", "recall", "density"]
+    header += ["coverage", "class agreement", "derailed", *([measure.fid_name] if measure.fid_name else [])]
     rows: list[Sequence[str]] = [header]
     for name, (pixels, labels) in sets.items():
         metrics = measure(name, pixels, labels)

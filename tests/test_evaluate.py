@@ -1,0 +1,201 @@
+"""evaluate.py: a report on the digits, by one process and by two, from the cache, and mistakes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import evaluate as script_module
+from data import load_split
+from evaluation.evaluate import evaluate
+from evaluation.generation import draw_images
+from model import PixelCNN, load_checkpoint, save_checkpoint
+from plots.images import write_png
+from tests.runs import SHORT
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+FEW = "--samples_per_class 3 --robustness_images 20 --device cpu --ood noise --ood class:3".split()
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """The best.pt of a short run on the digits."""
+    import pcnn_train
+
+    folder = tmp_path_factory.mktemp("evaluated") / "short"
+    assert pcnn_train.main([*SHORT, "--run_dir", str(folder)]) == 0
+    return folder / "best.pt"
+
+
+@pytest.fixture(scope="module")
+def reported(checkpoint, tmp_path_factory) -> Path:
+    """A report of all sections with its cache beside it."""
+    folder = tmp_path_factory.mktemp("reported")
+    assert run(checkpoint, folder / "report", folder / "cache") == 0
+    return folder
+
+
+def run(checkpoint: Path, out: Path, cache: Path, *more: str) -> int:
+    return script_module.main([str(checkpoint), "--out", str(out), "--cache", str(cache), *FEW, *more])
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_the_figures_are_those_of_the_library(checkpoint, reported):
+    metrics = metrics_of(reported / "report")
+    net = load_checkpoint(checkpoint)
+    split = load_split("digits", "validation")
+    evaluation = evaluate(net, split)
+    assert metrics["short/classification/accuracy"] == pytest.approx(evaluation.accuracy)
+    assert metrics["short/classification/f1"] == pytest.approx(evaluation.f1)
+    assert metrics["short/likelihood/bpd"] == pytest.approx(evaluation.bpd, abs=1e-5)
+    assert metrics["short/likelihood/train_images"] == 1437
+    assert metrics["png/likelihood/bpd"] > 8  # the header of so small a file
+    assert metrics["short/samples/images"] == 30 and metrics["uniform noise/samples/derailed"] == 1
+    assert metrics["real (train)/samples/derailed"] == 0
+    assert (
+        metrics["real (train)/samples/frechet_distance"]
+        < metrics["short/samples/frechet_distance"]
+        < metrics["uniform noise/samples/frechet_distance"]
+    )
+    assert metrics["short/unseen/auroc_noise_input_complexity"] > 0.9
+    assert 0.3 < metrics["short/unseen/auroc_class_3_confidence"] < 1
+    assert metrics["short/robustness/accuracy_rotation_5"] <= metrics["short/robustness/clean_accuracy"]
+
+
+def test_the_report_has_every_section_and_figure(reported):
+    text = (reported / "report" / "report.md").read_text()
+    for heading in ("Classification", "Likelihood", "Samples", "Robustness", "What it has never seen"):
+        assert f"## {heading}" in text
+    figures = {file.name for file in (reported / "report").glob("*.png")}
+    assert figures >= {"coverage.png", "confusion_short.png", "reliability_short.png", "samples_short.png"}
+    assert figures >= {"robustness.png", "unseen_short_noise.png", "unseen_short_class_3.png"}
+    assert all(f"]({name})" in text for name in figures)
+
+
+def test_a_second_report_computes_nothing(checkpoint, reported, tmp_path, monkeypatch):
+    from evaluation.samples.features import EfficientNetFeatures
+    from evaluation.scoring import Scorer
+    from model import Sampler
+
+    def fail(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    for kind in (Scorer, Sampler, EfficientNetFeatures):
+        monkeypatch.setattr(kind, "__call__", fail)
+    monkeypatch.setattr(Scorer, "of_class", fail)
+    assert run(checkpoint, tmp_path / "report", reported / "cache") == 0
+    assert metrics_of(tmp_path / "report") == metrics_of(reported / "report")
+
+
+def test_a_damaged_cache_is_rebuilt(checkpoint, reported, tmp_path):
+    shutil.copytree(reported / "cache", tmp_path / "cache")
+    for number, file in enumerate(sorted((tmp_path / "cache").iterdir())):
+        whole = file.read_bytes()
+        file.write_bytes(b"" if number % 3 == 0 else whole[: len(whole) // 2] if number % 3 == 1 else b"x" + whole[1:])
+    assert run(checkpoint, tmp_path / "report", tmp_path / "cache") == 0
+    assert metrics_of(tmp_path / "report") == metrics_of(reported / "report")
+
+
+@pytest.mark.integration
+def test_two_processes_report_what_one_reports(checkpoint, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, start in (("one", [sys.executable]), ("two", TORCHRUN)):
+        flags = ["--out", tmp_path / name, "--cache", tmp_path / f"cache_{name}", *FEW, "--batch_size", 8]
+        command = [*start, ROOT / "evaluate.py", checkpoint, *flags]
+        done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one" / "metrics.json").read_bytes() == (tmp_path / "two" / "metrics.json").read_bytes()
+    assert (tmp_path / "one" / "report.md").read_bytes() == (tmp_path / "two" / "report.md").read_bytes()
+
+
+def test_images_of_a_folder_are_measured_like_samples(checkpoint, reported, tmp_path):
+    net = load_checkpoint(checkpoint)
+    (tmp_path / "theirs").mkdir()
+    for label, number, image in draw_images(net, range(10), 3, net.image_size):
+        write_png(image, tmp_path / "theirs" / f"{net.class_names[label]}_{number + 1:04d}.png")
+    flags = ["--images", str(tmp_path / "theirs"), "--dataset", "digits", "--out", str(tmp_path / "report")]
+    assert script_module.main([*flags, "--cache", str(tmp_path / "cache")]) == 0
+    theirs, ours = metrics_of(tmp_path / "report"), metrics_of(reported / "report")
+    for name in ("frechet_distance", "kernel_distance_low", "precision", "coverage", "derailed"):
+        assert theirs[f"theirs/samples/{name}"] == pytest.approx(ours[f"short/samples/{name}"], rel=1e-6)
+    assert not any("/classification/" in name for name in theirs)
+
+
+def test_two_checkpoints_side_by_side(checkpoint, tmp_path, capsys):
+    net = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    about = {"image_size": net.image_size, "class_names": net.class_names, "dataset": "digits"}
+    save_checkpoint(tmp_path / "worse.pt", net, **about)
+    flags = [str(tmp_path / "worse.pt"), "--sections", "classification", "robustness"]
+    assert run(checkpoint, tmp_path / "report", tmp_path / "cache", *flags) == 0
+    metrics = metrics_of(tmp_path / "report")
+    assert metrics["short/classification/mcnemar_p_worse"] < 0.01
+    assert not any("/samples/" in name for name in metrics)
+    printed = capsys.readouterr().out
+    assert "| short |" in printed and "| worse |" in printed and "Fréchet" not in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["gone.pt"], "no checkpoint at gone.pt"),
+        (["--dataset", "cifar"], "choose one of digits"),
+        (["--ood", "gone"], "is no folder"),
+        (["--ood", "class:cheese"], "the classes are"),
+        (["--images", "gone"], "is no folder"),
+        (["--imagenet_classes", "1", "2"], "for each of the 10 classes"),
+        (["--samples_per_class", "0"], "--samples_per_class 0"),
+        (["--sections", "everything"], "--sections everything"),
+        (["--fid_weights", "gone.pth"], "no such file"),
+        (["--split", "test"], "--split test"),
+        (["--out", "-"], "give the name of a folder"),
+    ],
+)
+def test_mistakes_are_one_line(checkpoint, tmp_path, flags, message):
+    arguments = flags if flags[0] == "gone.pt" else [str(checkpoint), *flags]
+    if "--out" not in arguments:
+        arguments += ["--out", str(tmp_path / "report")]
+    with pytest.raises(UserError) as raised:
+        script_module.main(arguments)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "report").exists()
+
+
+def test_networks_of_other_images_are_refused(checkpoint, tmp_path):
+    net = PixelCNN(nr_resnet=1, nr_filters=4, nr_logistic_mix=1, image_channels=3, num_classes=2)
+    save_checkpoint(tmp_path / "other.pt", net, image_size=(8, 8), class_names=("a", "b"), dataset="folder")
+    with pytest.raises(UserError, match="another data set"):
+        run(checkpoint, tmp_path / "report", tmp_path / "cache", str(tmp_path / "other.pt"))
+
+
+def test_the_report_is_logged_to_weights_and_biases(checkpoint, openwandb, wandb_env, tmp_path, script):
+    flags = ["--out", tmp_path / "report", "--cache", tmp_path / "cache", *FEW, "--sections", "classification"]
+    named = ["--en_wandb", "--wandb_project", "reports", "--wandb_name", "first"]
+    done = script("evaluate.py", checkpoint, *flags, *named, env=wandb_env | openwandb.env)
+    assert done.returncode == 0 and "W&B:" not in done.stderr, done.stderr
+    ((run_id, name, state, summary),) = openwandb.rows(
+        "select run_id, display_name, state, summary_json from runs r, projects p"
+        " where p.name = 'reports' and r.project_id = p.id"
+    )
+    assert (name, state) == ("first", "finished")
+    summary, metrics = json.loads(summary), metrics_of(tmp_path / "report")
+    assert {key: summary[key] for key in metrics if metrics[key] is not None} == {
+        key: value for key, value in metrics.items() if value is not None
+    }
+    media = openwandb.folder / "files" / "default" / "reports" / run_id / "media"
+    (coverage,) = (media / "images").glob("coverage_*.png")
+    assert coverage.read_bytes() == (tmp_path / "report" / "coverage.png").read_bytes()
+    (table,) = (media / "table").glob("classification_*.table.json")
+    assert json.loads(table.read_text())["data"][0][0] == "short"
