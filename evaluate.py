@@ -128,7 +128,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     batch_size = None if settings.batch_size == "auto" else settings.batch_size
     networks = [
         Network(name, path, device, settings.precision, batch_size, cache)
-        for name, path in zip(names, paths, strict=False)
+        for name, path in zip(names[: len(paths)], paths, strict=True)
     ]
     sections = [name for name in SECTIONS if name in settings.sections and (networks or name == "samples")]
     if not sections:
@@ -139,7 +139,9 @@ def evaluate(settings: EvaluateSettings) -> int:
     size = networks[0].net.image_size if networks else None
     images = EvaluationImages(dataset, settings.split, size, settings.data_dir, settings.skip_bad_images)
     check_networks(networks, images.judged)
-    folders = [read_folder(name, path, images.judged) for name, path in zip(names[len(paths) :], settings.images)]
+    folders = [
+        read_folder(name, path, images.judged) for name, path in zip(names[len(paths) :], settings.images, strict=True)
+    ]
     for network in networks:
         if isinstance(network.net, PixelCNN):
             warn_unconditional(network.net, "labels mean nothing")
@@ -174,9 +176,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     if rank() > 0:
         return 0
     print(summary_table(report), end="")
-    print(
-        f"report: {printable(Path(settings.out, 'report.md'))}, metrics: {printable(Path(settings.out, 'metrics.json'))}"
-    )
+    print(f"report: {printable(Path(settings.out, 'report.md'))}")
     if settings.en_wandb:
         named = {name: getattr(settings, f"wandb_{name}") for name in ("project", "entity", "name")}
         log_report(report, {"checkpoints": list(map(str, paths)), "dataset": dataset, "split": settings.split}, named)

@@ -36,9 +36,9 @@ def classification(networks: Sequence[Network], judged: ImageSet, report: Report
     """Section 1. The metrics of a network's row are accuracy, balanced_accuracy, f1, f1_CLASS, ..."""
     report.heading("Classification")
     report.text(
-        f"{len(judged)} images, each with the class of the largest log p(image | class), prior uniform. The interval is "
-        "Wilson's (95 %). The negative log posterior is in nats; the calibration error has 15 bins. The temperature T of "
-        "an image was fitted on four fifths of the images that do not include it; the column T is the mean."
+        f"{len(judged)} images, each with the class of the largest log p(image | class), prior uniform. The interval "
+        "is Wilson's (95 %). The negative log posterior is in nats; the calibration error has 15 bins. The temperature "
+        "T of an image was fitted on four fifths of the images that do not include it; the column T is the mean."
     )
     truth = judged.labels
     correct: dict[str, np.ndarray] = {}

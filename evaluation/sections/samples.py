@@ -117,12 +117,12 @@ def samples(
     report.heading("Samples")
     report.text(
         f"Features of EfficientNet-Lite0 (ImageNet, images resized to 128x128), against the {len(reference)} "
-        f"{reference_name} images. All rows have the same number of images, {count}, in the columns up to coverage: "
-        "the Fréchet distance depends on it. It is not FID, whose features are others. Class agreement: the share whose "
-        "largest logit among the ImageNet classes of the data set is that of the class asked for. Derailed: the share "
-        "with a window of 12x12 pixels that is rougher than any of all real images. Intervals (95 %): of the distances "
-        "by the jackknife over the samples, of density by the bootstrap, of shares Wilson's. Real images are the floor "
-        "of the distances, uniform noise is their ceiling."
+        f"{reference_name} images. In the columns up to coverage all rows have the same number of images, {count}, on "
+        "which the Fréchet distance depends. It is not FID, whose features are others. Class agreement: the share "
+        "whose largest logit among the ImageNet classes of the data set is that of the class asked for. Derailed: the "
+        "share with a window of 12x12 pixels that is rougher than any of all real images. Intervals (95 %): of the "
+        "distances by the jackknife over the samples, of density by the bootstrap, of shares Wilson's. Real images are "
+        "the floor of the distances, uniform noise is their ceiling."
     )
     header = ["images", "n", "Fréchet distance", "kernel distance (x 1000)", "precision", "recall", "density"]
     header += ["coverage", "class agreement", "derailed", *([measure.fid_name] if measure.fid_name else [])]
