@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from data import ImageSet, check_readable, load_split
+from data.augmentation import augment, draw_shifts
 from data.folder import refuse_one_class
 from evaluation.evaluate import check_labelled
-from training.augmentation import augment, draw_shifts
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.distributed import main_first, rank, world_size
