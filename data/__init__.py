@@ -2,8 +2,17 @@
 
 from data.find import find_images
 from data.images import read_image
-from data.registry import DATASETS, check_readable, load_split
+from data.registry import DATASETS, DatasetName, check_readable, load_split
 from data.types import ImageSet
 from utils.errors import DataError
 
-__all__ = ["DATASETS", "DataError", "ImageSet", "check_readable", "find_images", "load_split", "read_image"]
+__all__ = [
+    "DATASETS",
+    "DataError",
+    "DatasetName",
+    "ImageSet",
+    "check_readable",
+    "find_images",
+    "load_split",
+    "read_image",
+]

@@ -57,14 +57,17 @@ def load(split: str, image_size: tuple[int, int], data_dir: Path | None) -> Imag
     )
 
 
-def refuse_one_class(data_dir: Path) -> NoReturn:
-    """Raise DataError about training images of a single class; it names the level below if that has several."""
+def refuse_one_class(data_dir: Path, alternative: str = "") -> NoReturn:
+    """Raise DataError about training images of a single class; it names the level below if that has several.
+
+    ``alternative`` is what the user can do instead of adding classes.
+    """
     train = training_folder(data_dir)
     ((name, files),) = _files_by_class(train or data_dir).files.items()
     folders = [file.parent for file in files]
     top = Path(os.path.commonpath(folders))
     below = sorted({folder.relative_to(top).parts[0] for folder in folders if folder != top})
-    advice = "add the others, or train a model of images without classes by --fusion none"
+    advice = f"add the others{alternative}"
     if len(below) > 1:
         shown = listed(below, 5)
         if train is None:

@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from data import cpen455, digits, folder, torchvision_sets
 from data.types import ImageSet, Source
 from utils.errors import DataError
 
+DatasetName = Literal["cpen455", "digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"]
 DATASETS: dict[str, Source] = {
     "digits": digits.SOURCE,
     "cpen455": cpen455.SOURCE,
@@ -53,7 +55,7 @@ def check_readable(*splits: ImageSet) -> None:
     """Raise DataError that names the files of ``splits`` that could not be read, if any."""
     bad = [split.describe_bad() for split in splits if split.bad]
     if bad:
-        advice = "repair or remove them (pcnn_train.py and data.export go on without them by --skip_bad_images true)"
+        advice = "repair or remove them (training and data.export go on without them by --skip_bad_images true)"
         raise DataError(f"{'; '.join(bad)}; {advice}")
 
 

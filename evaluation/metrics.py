@@ -69,6 +69,14 @@ def best_report(reports: Iterable[Mapping[str, Any]], metric: str, goal: str) ->
     return max(measured, key=lambda report: ranking(report, metric, goal), default=None)
 
 
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
+    """The 95 % confidence interval (Wilson 1927) of a probability that ``count`` trials estimate, at least 1."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(successes, count).proportion_ci(method="wilson")
+    return float(low), float(high)
+
+
 def classification_scores(truth: Sequence[int], predicted: Sequence[int]) -> Scores:
     """The scores of the labels of the same N images, N at least 1."""
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support

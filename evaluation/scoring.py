@@ -15,6 +15,11 @@ MAPS = {"cpu": 32, "cuda": 1024}
 CLOSE = 8.0
 
 
+def maps_at_a_time(device: torch.device, image_size: tuple[int, int]) -> int:
+    """How many (image, class) pairs of images (H, W) to score together; inverse to their area, at least 1."""
+    return max(1, MAPS.get(device.type, 32) * 32 * 32 // (image_size[0] * image_size[1]))
+
+
 class Score(Protocol):
     """uint8 [N, C, H, W] -> a score of each class, float32 [N, num_classes]; the largest is the best."""
 
@@ -47,7 +52,7 @@ class Scorer:
         self.net = fold_weight_norm(net).to(memory_format=torch.channels_last)  # faster here, slower in training
         self.precision = pick_precision(precision, self.device)
         self.rescores = precision == "auto" and self.precision != "fp32" and net.conditional
-        maps = MAPS.get(self.device.type, 32) * 32 * 32 // (image_size[0] * image_size[1])
+        maps = maps_at_a_time(self.device, image_size)
         self.batches = FittingBatches(batch_size or max(1, maps // net.num_classes))
         self.maps = FittingBatches(self.batch_size * net.num_classes)  # (image, class) pairs at a time
 

@@ -1,6 +1,15 @@
 """The network p(image | class), its likelihood, its sampler, the Bayes classifier and checkpoints."""
 
-from model.checkpoint import PRETRAINED, check_weights, load_checkpoint, read_checkpoint, save_checkpoint
+from model.checkpoint import (
+    PRETRAINED,
+    check_tensors,
+    check_weights,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    torch_load,
+    write_checkpoint,
+)
 from model.classes import copy_weights, match_classes
 from model.initialization import data_dependent_init
 from model.likelihood import bits_per_dim, class_log_likelihoods, fold_weight_norm, log_likelihood, posterior
@@ -17,6 +26,7 @@ __all__ = [
     "PixelCNN",
     "Sampler",
     "bits_per_dim",
+    "check_tensors",
     "check_weights",
     "class_log_likelihoods",
     "copy_weights",
@@ -37,4 +47,6 @@ __all__ = [
     "save_checkpoint",
     "to_levels",
     "to_unit",
+    "torch_load",
+    "write_checkpoint",
 ]

@@ -3,7 +3,7 @@
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,21 @@ def save_checkpoint(
         "dataset": dataset,
         **more,
     }
+    write_checkpoint(path, checkpoint, read_checkpoint)
+
+
+def write_checkpoint(path: str | Path, content: dict[str, Any], read: Callable[[Path], Any]) -> None:
+    """Write plain values and tensors; replaces a file at ``path`` only after ``read`` has read the new one.
+
+    Raises CheckpointError.
+    """
     try:
         with atomic_write(path) as partial:
             with open(partial, "wb") as file:
-                torch.save(checkpoint, file)
+                torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
-            read_checkpoint(partial)
+            read(partial)
     except RuntimeError as error:  # as which torch reports a full disk
         raise CheckpointError(f"{path} cannot be written ({reason(error)}); is the disk full?") from None
     except UserError as error:
@@ -58,6 +66,7 @@ def save_checkpoint(
 
 
 def torch_load(path: str | Path) -> Any:
+    """The contents of a .pt file, on the CPU; no code from it is run. Raises CheckpointError."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; give the path of a .pt file written by pcnn_train.py")
@@ -95,10 +104,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def check_weights(state: Mapping[str, Any], nr_resnet: int) -> None:
-    """Raise ValueError unless ``state`` holds finite float tensors, no larger than their data in the file and enough
-    for ``nr_resnet``: only then is it safe to build a network from them."""
+    """Raise ValueError unless ``state`` passes `check_tensors` and has enough weights for ``nr_resnet``: only then is
+    it safe to build a network from them."""
     if not isinstance(nr_resnet, int) or 72 * nr_resnet > len(state):  # 12 blocks of at least 6 weights
         raise ValueError(f"nr_resnet {nr_resnet} with {len(state)} weights")
+    check_tensors(state)
+
+
+def check_tensors(state: Mapping[str, Any]) -> None:
+    """Raise ValueError unless ``state`` holds finite float tensors, no larger than their data in the file."""
     held: dict[int, int] = {}
     for name, value in state.items():
         usable = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"

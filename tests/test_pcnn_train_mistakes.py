@@ -92,8 +92,8 @@ def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, capsys):
 
 
 def test_what_is_wrong_at_the_start_is_told_before_the_images_are_read(tmp_path, monkeypatch, capsys):
+    import evaluation.splits
     import pcnn_train
-    import training.batches
     from utils.script import run_script
 
     def no_images(*_):
@@ -101,7 +101,7 @@ def test_what_is_wrong_at_the_start_is_told_before_the_images_are_read(tmp_path,
 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
-    monkeypatch.setattr(training.batches, "load_split", no_images)
+    monkeypatch.setattr(evaluation.splits, "load_split", no_images)
     shipped = Path(pcnn_train.__file__).parent / "checkpoints" / "cpen455.pt"
     for flags, word in (
         (["--run_dir", str(tmp_path / "full")], "not empty"),

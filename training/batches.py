@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import ImageSet, check_readable, load_split
+from data import ImageSet
+from data.augmentation import augment, draw_shifts
 from data.folder import refuse_one_class
-from evaluation.evaluate import check_labelled
-from training.augmentation import augment, draw_shifts
+from evaluation.splits import load_labelled, say_left_out
 from training.settings import TrainSettings
-from utils.console import notify
-from utils.distributed import main_first, rank, world_size
+from utils.distributed import rank, world_size
 from utils.errors import UserError
 
 
@@ -24,29 +23,15 @@ def mixed_seed(*numbers: int) -> int:
 
 def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
     """The training and the validation images; says what was left out. Raises UserError, DataError."""
-
-    def load(split: str) -> ImageSet:
-        where = (settings.image_size, settings.data_dir)
-        return main_first(lambda: load_split(settings.dataset, split, *where, skip_bad_images=True))
-
-    train = load("train")
+    where = (settings.image_size, settings.data_dir, settings.skip_bad_images)
+    train, validation = load_labelled(settings.dataset, *where)
     if settings.dataset == "folder" and settings.fusion != "none" and train.num_classes == 1:
         assert settings.data_dir is not None  # else nothing was loaded
-        refuse_one_class(Path(settings.data_dir))
+        refuse_one_class(Path(settings.data_dir), ", or train a model of images without classes by --fusion none")
     wrong = train.num_classes - 1
     if (settings.negatives or 0) > wrong:
         raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")
-    validation = load("validation")
-    if not settings.skip_bad_images:
-        check_readable(train, validation)
-    lost = {bad.label for bad in train.bad} - {*train.labels.tolist()}
-    if lost:
-        raise UserError(f"no image of the class {train.class_names[min(lost)]} can be read; {train.describe_bad()}")
-    check_labelled(train, f"{settings.dataset} training")
-    check_labelled(validation, f"{settings.dataset} validation")
-    if rank() == 0:
-        for line in dict.fromkeys((*train.lines(), *validation.lines())):  # both may list the same folder
-            notify(line)
+    say_left_out(train, validation)
     return train, validation
 
 

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from data import DatasetName
 from evaluation.metrics import BestMetric
+from evaluation.splits import Side
 from layers import Fusion
-from model import SIDES
 from utils.precision import Precision
 from utils.values import (
     Fraction,
@@ -22,7 +23,6 @@ from utils.values import (
 )
 
 DecayRate = Annotated[float, Field(gt=0, le=1)]
-Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1])]  # pixels
 
 
 # tags of settings
@@ -111,7 +111,7 @@ class TrainSettings:
         log_model: with --en_wandb, upload best.pt as an artifact at the end.
     """
 
-    dataset: Literal["cpen455", "digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "folder"] = "cpen455"
+    dataset: DatasetName = "cpen455"
     data_dir: PathName | None = field(default=None, metadata=FREE | MACHINE)
     image_size: Side | None = None
     save_dir: PathName = field(default="runs", metadata=FREE | MACHINE | FOLDER)

@@ -39,7 +39,12 @@ PathNames = Annotated[list[PathName], AfterValidator(expand_patterns)]
 
 
 NONE = ("None", "null")  # as Python and YAML write it
-WORDS = {"bool_parsing": "true or false", "bool_type": "true or false"}  # for pydantic's messages
+WORDS = {  # for pydantic's messages
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "too_short": "a longer list",
+    "too_long": "a shorter list",
+}
 MAX_CHARACTERS = 300  # of a value in a message
 
 

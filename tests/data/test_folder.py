@@ -180,7 +180,7 @@ def test_a_class_may_be_called_train(tmp_path):
         (["photos/cat/1.png", "photos/cat/2.png", "photos/dog/1.png"], "photos: if cat, dog .* --data_dir DIR/photos$"),
         (["a/b/c/x/1.png", "a/b/c/y/1.png", "a/b/c/0.png"], "a: if x, y are the classes, give --data_dir DIR/a/b/c$"),
         (["train/all/a/1.png", "train/all/b/1.png", "val/all/a/1.png"], "if a, b are .* them out of DIR/train/all"),
-        (["cat/1.png", "cat/2.png"], "has only one class of training images, cat: add the others, or .*--fusion none"),
+        (["cat/1.png", "cat/2.png"], "has only one class of training images, cat: add the others$"),
         (["cat/album/1.png", "cat/album/2.png"], "cat: add the others"),
     ],
 )  # fmt: skip

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from evaluation.metrics import METRICS, best_key, best_report, classification_scores, ranking
+from evaluation.metrics import METRICS, best_key, best_report, classification_scores, ranking, wilson_interval
+
+
+@given(st.integers(1, 2000), st.data())
+def test_wilson_interval(count, data):
+    """(p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4 n^2)) / (1 + z^2 / n) with z = 1.96."""
+    successes, z = data.draw(st.integers(0, count)), 1.959963984540054
+    p, low, high = successes / count, *wilson_interval(successes, count)
+    half = z * math.sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
+    assert low == pytest.approx((p + z**2 / (2 * count) - half) / (1 + z**2 / count), abs=1e-9)
+    assert high == pytest.approx((p + z**2 / (2 * count) + half) / (1 + z**2 / count), abs=1e-9)
 
 
 def test_scores():

@@ -160,6 +160,7 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 def test_every_path_of_every_program_expands_home(tmp_path, monkeypatch):
     from classify import ClassifySettings
     from data.export import ExportSettings as DataSettings
+    from evaluation.baseline_training import BaselineSettings
     from evaluation.pixel_distance import PixelDistanceSettings
     from generate import GenerateSettings
     from sweep import SweepSettings
@@ -172,7 +173,7 @@ def test_every_path_of_every_program_expands_home(tmp_path, monkeypatch):
     count = 0
     for settings in (
         *(ClassifySettings, DataSettings, PixelDistanceSettings, GenerateSettings, SweepSettings, ExportSettings),
-        *(ResultsSettings, TrainSettings),
+        *(ResultsSettings, TrainSettings, BaselineSettings),
     ):
         for name in settings.__annotations__:
             words = ("checkpoint", "paths", "out", "explain", "fid", "fid_weights", "complete", "report", "figure")

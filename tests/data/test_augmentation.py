@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from training.augmentation import augment, draw_shifts
+from data.augmentation import augment, draw_shifts
 
 
 def batch(height=16, width=32):
@@ -29,7 +29,17 @@ def test_mirrored_twice_is_the_image():
     assert torch.equal(augment(images, ~everyone, still), images)
 
 
-def test_shifts_reach_a_sixteenth_of_each_side():
+def test_shifts_reach_a_sixteenth_of_each_side_unless_told_otherwise():
     shifts = draw_shifts(2000, (16, 48), torch.Generator().manual_seed(1))
     assert shifts[:, 0].unique().tolist() == [-1, 0, 1] and shifts[:, 1].unique().tolist() == [*range(-3, 4)]
     assert not draw_shifts(100, (8, 8), torch.Generator()).any()  # 8x8 digits stay where they are
+    farther = draw_shifts(2000, (8, 32), torch.Generator().manual_seed(1), 1 / 8)
+    assert farther[:, 0].unique().tolist() == [-1, 0, 1] and farther[:, 1].unique().tolist() == [*range(-4, 5)]
+
+
+def test_shifts_draw_the_same_numbers_as_ever():
+    """Else an epoch that is resumed would show other images."""
+    shifts = draw_shifts(6, (32, 64), torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    down = torch.randint(-2, 3, (6,), generator=generator)
+    assert torch.equal(shifts, torch.stack([down, torch.randint(-4, 5, (6,), generator=generator)], dim=1))

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-SHIFT = 16  # a translation is at most 1/16 of a side
 
+def draw_shifts(count: int, image_size: tuple[int, int], generator: torch.Generator, largest: float = 1 / 16) -> Tensor:
+    """Translations down and to the right of ``count`` images, uniform over whole pixels: int64 [count, 2].
 
-def draw_shifts(count: int, image_size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Translations down and to the right of ``count`` images, uniform over whole pixels: int64 [count, 2]."""
-    reach = [side // SHIFT for side in image_size]
+    ``largest`` is the largest one as a fraction of a side, below 1.
+    """
+    reach = [int(side * largest) for side in image_size]
     return torch.stack([torch.randint(-far, far + 1, (count,), generator=generator) for far in reach], dim=1)
 
 
