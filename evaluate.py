@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data import DATASETS
+from data import DatasetName
 from evaluation.cache import Cache
 from evaluation.inception import given_weights
 from evaluation.predictions import warn_unconditional
@@ -25,7 +25,7 @@ from evaluation.sections.robustness import robustness
 from evaluation.sections.samples import SampleSettings, read_folder, samples
 from evaluation.sections.summary import describe, summary_table
 from evaluation.sections.unseen import default_sets, read_sets, unseen
-from model import PRETRAINED, PixelCNN
+from model import PRETRAINED
 from training.evaluation_run import log_report
 from utils.arguments import parse_settings, repeat_flag
 from utils.device import pick_device
@@ -78,7 +78,7 @@ class EvaluateSettings:
     checkpoints: PathNames = field(default_factory=list)
     out: PathName = "report"
     sections: list[Section] = field(default_factory=lambda: list(SECTIONS))
-    dataset: str | None = None
+    dataset: DatasetName | None = None
     split: Literal["validation", "train", "holdout"] = "validation"
     data_dir: PathName | None = None
     skip_bad_images: bool = False
@@ -134,8 +134,6 @@ def evaluate(settings: EvaluateSettings) -> int:
     if not sections:
         raise UserError("--images measures samples: leave --sections out, or add samples to it, or give checkpoints")
     dataset = settings.dataset or (networks[0].net.dataset if networks else "cpen455")
-    if dataset not in DATASETS:
-        raise UserError(f"--dataset {printable(dataset)}: choose one of {', '.join(DATASETS)}")
     size = networks[0].net.image_size if networks else None
     images = EvaluationImages(dataset, settings.split, size, settings.data_dir, settings.skip_bad_images)
     check_networks(networks, images.judged)
@@ -143,7 +141,7 @@ def evaluate(settings: EvaluateSettings) -> int:
         read_folder(name, path, images.judged) for name, path in zip(names[len(paths) :], settings.images, strict=True)
     ]
     for network in networks:
-        if isinstance(network.net, PixelCNN):
+        if network.generative:
             warn_unconditional(network.net, "labels mean nothing")
     others = settings.ood if settings.ood is not None else default_sets(dataset)
     sets = read_sets(others, images.judged) if "unseen" in sections else {}

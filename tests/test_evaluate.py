@@ -151,7 +151,7 @@ def test_two_checkpoints_side_by_side(checkpoint, tmp_path, capsys):
     ("flags", "message"),
     [
         (["gone.pt"], "no checkpoint at gone.pt"),
-        (["--dataset", "cifar"], "choose one of digits"),
+        (["--dataset", "cifar"], "--dataset cifar"),
         (["--ood", "gone"], "is no folder"),
         (["--ood", "class:cheese"], "the classes are"),
         (["--images", "gone"], "is no folder"),

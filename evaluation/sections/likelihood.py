@@ -31,7 +31,7 @@ def likelihood(networks: Sequence[Network], images: EvaluationImages, report: Re
     header = ("", f"bits/dim ({split}, n = {len(judged)})", "train", "gap", *map(printable, judged.class_names))
     rows: list[Sequence[str]] = [header]
     for network in networks:
-        if not isinstance(network.net, PixelCNN):
+        if not network.generative:
             continue
         bpd = bits(network, judged, split)
         seen = training_images(network.net, images)

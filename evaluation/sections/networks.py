@@ -10,13 +10,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data import ImageSet
-from evaluation.baseline import BaselineScorer, ResNetBaseline, is_baseline, load_baseline
+from evaluation.baseline_network import BaselineScorer, is_baseline, load_baseline
 from evaluation.cache import Arrays, Cache, pixel_hash
 from evaluation.evaluate import score_all
 from evaluation.generation import draw_images
 from evaluation.images import check_data_set
 from evaluation.scoring import Score, Scorer
-from model import PixelCNN, load_checkpoint
+from model import load_checkpoint
 from utils.distributed import gather, in_order, rank, shared_batches
 from utils.errors import UserError
 from utils.files import file_hash
@@ -50,12 +50,11 @@ class Network:
         cache: Cache,
     ):
         self.name, self.path, self.cache, self.batch_size = name, path, cache, batch_size
-        self.sha256 = file_hash(Path(path)) if Path(path).is_file() else ""
         self.generative = not is_baseline(path)
-        self.net: PixelCNN | ResNetBaseline
-        self.net = load_checkpoint(path, device) if self.generative else load_baseline(path, device)
+        self.sha256 = file_hash(Path(path))
+        self.net: Any = load_checkpoint(path, device) if self.generative else load_baseline(path, device)
         self.scorer: Score
-        if isinstance(self.net, PixelCNN):
+        if self.generative:
             self.scorer = Scorer(self.net, precision, batch_size, self.net.image_size)
         else:
             self.scorer = BaselineScorer(self.net, precision, batch_size)
@@ -98,7 +97,6 @@ class Network:
         Whether ``torchrun`` shares the work changes nothing.
         """
         net = self.net
-        assert isinstance(net, PixelCNN)
 
         def compute() -> Arrays:
             drawn = draw_images(

@@ -6,7 +6,6 @@ from evaluation.protocol import chosen_on
 from evaluation.sections.images import EvaluationImages
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report
-from model import PixelCNN
 from utils.text import markdown_table, printable
 
 COLUMNS = {  # of the table: the metric and its digits
@@ -27,7 +26,7 @@ def describe(networks: Sequence[Network], images: EvaluationImages) -> str:
     lines = [f"{len(images.judged)} {images.split} images of {images.dataset}."]
     for network in networks:
         parameters = sum(parameter.numel() for parameter in network.net.parameters())
-        if isinstance(network.net, PixelCNN):
+        if network.generative:
             chosen = chosen_on(network.net)
             how = f"epoch chosen on the {chosen} images"
             if chosen == images.split:

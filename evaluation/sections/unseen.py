@@ -14,7 +14,6 @@ from evaluation.sections.images import SEED, shuffled
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report
 from evaluation.typicality import auroc, typicality_scores
-from model import PixelCNN
 from plots.evaluation import plot_scores
 from utils.distributed import main_first
 from utils.errors import DataError, UserError
@@ -123,6 +122,6 @@ def scores(
     else:
         inside, outside = (judged.images, known), (others, network.scores(others, name))
     pairs = [typicality_scores(nats, images, temperature) for images, nats in (inside, outside)]
-    if not isinstance(network.net, PixelCNN):
+    if not network.generative:
         pairs = [{"confidence": of["confidence"]} for of in pairs]
     return pairs[0], pairs[1]
