@@ -81,3 +81,11 @@ def classification_scores(truth: Sequence[int], predicted: Sequence[int]) -> Sco
         f1=float(f1.mean()),
         f1_per_class=dict(zip(classes, f1.tolist(), strict=True)),
     )
+
+
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of Wilson (1927) for a share of ``correct`` in ``n``, n at least 1."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(correct, n).proportion_ci(method="wilson")
+    return float(low), float(high)
