@@ -15,6 +15,7 @@ from utils.errors import DataError, reason
 ARCHIVE_URL = "https://github.com/DSL-Lab/CPEN455HW-2023W2/archive/refs/heads/main.zip"
 CLASS_NAMES = ("burger", "panda", "koala", "pizza")
 LABELS = {str(label): label for label in range(-1, len(CLASS_NAMES))}  # -1 is unknown
+IMAGENET_CLASSES = (933, 388, 105, 963)  # cheeseburger, giant panda, koala, pizza
 CONTENTS = "train.csv, validation.csv, test.csv and the folders train, validation, test"
 
 
@@ -125,4 +126,10 @@ def _unpack(archive: Path, into: Path) -> Path:
     raise ValueError("the archive has no */data/train.csv")
 
 
-SOURCE = Source(channels=3, image_size=32, splits=("train", "validation", "test"), load=load)
+SOURCE = Source(
+    channels=3,
+    image_size=32,
+    splits=("train", "validation", "test"),
+    load=load,
+    imagenet_classes=IMAGENET_CLASSES,
+)

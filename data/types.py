@@ -64,3 +64,4 @@ class Source:
     image_size: int  # default side, pixels
     splits: tuple[str, ...]
     load: Callable[[str, tuple[int, int], Path | None], ImageSet]  # (split, (H, W), data_dir)
+    imagenet_classes: tuple[int, ...] | None = None  # the ImageNet class that stands for each class, 0 .. 999

@@ -74,3 +74,10 @@ def test_what_is_no_number_is_the_worst():
 def test_reports_of_older_runs_have_a_best_epoch():
     older = [{"epoch": 1, "accuracy": 0.5, "val_bpd": 3.0}, {"epoch": 2, "accuracy": 0.6, "val_bpd": 3.0}]
     assert best_report(older, "accuracy", "maximize")["epoch"] == 2 and best_report(older, "f1", "maximize") is None
+
+
+def test_the_interval_of_a_share():
+    # (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with z = 1.96
+    assert wilson_interval(448, 519) == pytest.approx((0.8309, 0.8901), abs=1e-4)
+    assert wilson_interval(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
+    assert wilson_interval(10, 10) == pytest.approx((0.7225, 1), abs=1e-4)

@@ -1,0 +1,1 @@
+"""How good a set of sampled images is, by metrics that need no download."""
