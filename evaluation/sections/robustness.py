@@ -7,13 +7,15 @@ from tqdm import tqdm
 
 from data import ImageSet
 from evaluation.calibration import fit_temperature
-from evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from evaluation.corruptions import CORRUPTIONS, corrupt
 from evaluation.sections.classification import accuracy_and_calibration
 from evaluation.sections.images import SEED, balanced_order
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report
 from plots.evaluation import plot_robustness
 from utils.distributed import rank
+
+STRENGTHS = range(1, 6)
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # corruption -> accuracy and calibration error at strength 0, 1, ...
 

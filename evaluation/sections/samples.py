@@ -25,12 +25,13 @@ from evaluation.sections.images import SEED, EvaluationImages, balanced_order
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report, Value, interval
 from plots.images import labelled_grid
-from utils.distributed import from_main, rank
+from utils.distributed import from_main, gather, in_order, rank, shared_batches
 from utils.errors import DataError, UserError
 from utils.text import composed, file_stems, printable
 
 NOISE = 25  # standard deviation, in levels
 FEWEST = K + 1  # images of a set
+SHARE = 256  # images of whose features a process computes at a time
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,12 @@ class Measure:
     def features(self, images: Tensor) -> Features:
         def compute() -> Arrays:
             self.network = self.network or EfficientNetFeatures(self.settings.device)
-            found = self.network(images)
-            return {"pooled": found.pooled.numpy(), "logits": found.logits.numpy()}
+            parts = shared_batches(len(images), SHARE)
+            found = in_order(gather([self.network(images[part.start : part.stop]) for part in parts]))
+            return {
+                "pooled": torch.cat([part.pooled for part in found]).numpy(),
+                "logits": torch.cat([part.logits for part in found]).numpy(),
+            }
 
         key = {"kind": "efficientnet-lite0", "what": pixel_hash(images), "how": self.settings.device.type}
         kept = self.cache.arrays(key, compute)

@@ -11,21 +11,22 @@ TRUTH = torch.tensor([0] * 10 + [1] * 10)
 
 @pytest.fixture
 def scores():
-    """16 of 20 right: 9 of class 0 and 7 of class 1, all with log-odds of 2 nats."""
+    """16 of 20 right: 9 of class 0 and 7 of class 1, with log-odds of 4 nats; the wrong ones have 1 nat."""
     predicted = torch.tensor([0] * 9 + [1] + [1] * 7 + [0] * 3)
-    return 2.0 * torch.nn.functional.one_hot(predicted, 2).double()
+    odds = torch.where(predicted == TRUTH, 4.0, 1.0)
+    return odds[:, None] * torch.nn.functional.one_hot(predicted, 2).double()
 
 
 def test_metrics_of_known_scores(scores):
     metrics, confidence = classification_metrics(scores, TRUTH, ("cat", "dog"))
-    sure = 1 / (1 + math.exp(-2))
+    sure, unsure = (1 / (1 + math.exp(-odds)) for odds in (4, 1))
     assert metrics["images"] == 20 and metrics["accuracy"] == 0.8 and metrics["balanced_accuracy"] == pytest.approx(0.8)
     assert metrics["accuracy_low"] == pytest.approx(0.5840, abs=1e-4)  # Wilson's interval of 16 of 20
     assert metrics["accuracy_high"] == pytest.approx(0.9193, abs=1e-4)
     assert metrics["f1_cat"] == pytest.approx(18 / 22) and metrics["f1_dog"] == pytest.approx(14 / 18)
-    assert metrics["negative_log_posterior"] == pytest.approx(-0.8 * math.log(sure) - 0.2 * math.log(1 - sure))
-    assert metrics["calibration_error"] == pytest.approx(sure - 0.8, abs=1e-6)
-    assert metrics["accuracy_at_coverage_0.5"] == pytest.approx(0.9)  # equally sure: in their order
+    assert metrics["negative_log_posterior"] == pytest.approx(-0.8 * math.log(sure) - 0.2 * math.log(1 - unsure))
+    assert metrics["calibration_error"] == pytest.approx(0.8 * (1 - sure) + 0.2 * unsure, abs=1e-6)
+    assert metrics["accuracy_at_coverage_0.8"] == 1 and metrics["accuracy_at_coverage_0.5"] == 1
     assert len(confidence) == 20
 
 
@@ -54,5 +55,5 @@ def test_two_networks_are_compared_on_the_same_images():
 
 
 def test_accuracy_and_calibration_at_a_temperature(scores):
-    accuracy, error = accuracy_and_calibration(scores, TRUTH, 2 / math.log(4))  # a confidence of 0.8
-    assert accuracy == 0.8 and error == pytest.approx(0, abs=1e-6)
+    accuracy, error = accuracy_and_calibration(scores, TRUTH, 1 / math.log(3))  # the wrong ones are sure to 0.75
+    assert accuracy == 0.8 and error == pytest.approx(0.8 * (1 - 81 / 82) + 0.2 * 0.75, abs=1e-6)
