@@ -1,7 +1,8 @@
-"""The training and validation images of a run, and the order in which training visits them."""
+"""The images of a run, and the order in which training visits them."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from data import ImageSet, check_readable, load_split
 from data.folder import refuse_one_class
+from data.splits import hold_out
 from evaluation.evaluate import check_labelled
 from training.augmentation import augment, draw_shifts
 from training.settings import TrainSettings
@@ -22,8 +24,16 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
-    """The training and the validation images; says what was left out. Raises UserError, DataError."""
+class Splits(NamedTuple):
+    """The images of a run."""
+
+    train: ImageSet
+    selection: ImageSet  # those that epochs are chosen on: the validation images, or the held-out ones
+    validation: ImageSet
+
+
+def load_splits(settings: TrainSettings) -> Splits:
+    """The images of a run by --select_on; says what was left out. Raises UserError, DataError."""
 
     def load(split: str) -> ImageSet:
         where = (settings.image_size, settings.data_dir)
@@ -47,7 +57,12 @@ def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
     if rank() == 0:
         for line in dict.fromkeys((*train.lines(), *validation.lines())):  # both may list the same folder
             notify(line)
-    return train, validation
+    if settings.select_on == "validation":
+        return Splits(train, validation, validation)
+    rest, held = hold_out(train)
+    if not len(held):
+        raise UserError("--select_on holdout: no class has two training images; add some, or use validation")
+    return Splits(rest, held, validation)
 
 
 class Batches:

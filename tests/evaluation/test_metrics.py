@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from evaluation.metrics import METRICS, best_key, best_report, classification_scores, ranking
+from evaluation.metrics import METRICS, best_key, best_report, classification_scores, ranking, wilson_interval
 
 
 def test_scores():
@@ -64,3 +64,23 @@ def test_what_is_no_number_is_the_worst():
 def test_reports_of_older_runs_have_a_best_epoch():
     older = [{"epoch": 1, "accuracy": 0.5, "val_bpd": 3.0}, {"epoch": 2, "accuracy": 0.6, "val_bpd": 3.0}]
     assert best_report(older, "accuracy", "maximize")["epoch"] == 2 and best_report(older, "f1", "maximize") is None
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [
+        (8, 10, 0.4902, 0.9433),
+        (81, 263, 0.2553, 0.3662),  # Newcombe, Statistics in Medicine 17 (1998), Table I, method 3, as the next three
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_of_an_accuracy_is_the_published_one(correct, n, low, high):
+    assert wilson_interval(correct, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+    mirrored = wilson_interval(n - correct, n)
+    assert mirrored == (pytest.approx(1 - high, abs=5e-5), pytest.approx(1 - low, abs=5e-5))
+
+
+def test_titles_name_the_images():
+    assert METRICS["accuracy"].of("held-out") == "held-out accuracy" and METRICS["fid"].of("validation") == "FID"
