@@ -46,7 +46,7 @@ demo: $(VENV)/.installed ## train on the embedded digits, classify and generate:
 	@echo
 	@echo "The demo is done. Look at:"
 	@echo "  $(DEMO)/samples_grid.png    digits sampled from the network, one row per class"
-	@echo "  $(DEMO)/confusion.png       confusion matrix of held-out digits"
+	@echo "  $(DEMO)/confusion.png       confusion matrix of the validation digits"
 	@echo "  $(DEMO)/predictions.csv     a label, a confidence and log p(image | class) for each of them"
 	@echo "  $(DEMO)/run/curves.png      learning curves: bits per dimension and accuracy"
 	@echo "  $(DEMO)/run/best.pt         the trained network"

@@ -60,7 +60,7 @@ class ClassifySettings:
             1, 10, 2), as in --prior 0.1 0.2 0.7, or by name, as in --prior cat=0.1 dog=0.9; scaled to sum to 1.
             Uniform by default.
         temperature: of the posterior, used for the confidence; labels do not depend on it. By default
-            the one in the checkpoint, which was fitted on validation images, else 1.
+            the one in the checkpoint, which was fitted on held-out or validation images, else 1.
         tta: none, or flip: average log p of an image and of its mirror image (bpd and logp_ too), in twice the time.
         explain: a folder for the attribution maps: the per-pixel log-likelihood ratio of the two most probable classes.
         batch_size: images per batch, at least 1; auto is the device's default. Halved when memory runs out.

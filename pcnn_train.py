@@ -2,6 +2,8 @@
 
 import sys
 
+from evaluation.protocol import IMAGES
+from training.final_evaluation import validation_scores
 from training.progress import best_line, class_counts
 from training.resume import find_run
 from training.run_folder import RunFolder, check_place
@@ -35,8 +37,9 @@ def train(argv: list[str]) -> int:
     split = trainer.train_split
     height, width = split.image_size
     parameters = sum(p.numel() for p in trainer.net.parameters())
+    held = "" if trainer.selection is trainer.validation else f", {len(trainer.selection)} held-out"
     print(
-        f"{settings.dataset}: {len(split)} training and {len(trainer.validation)} validation images of "
+        f"{settings.dataset}: {len(split)} training{held} and {len(trainer.validation)} validation images of "
         f"{height}x{width}, {split.num_classes} classes; {parameters:,} parameters; {trainer.device}"
     )
     print(f"classes in order, with their training images: {class_counts(split)}")
@@ -48,7 +51,10 @@ def train(argv: list[str]) -> int:
     with start_tracker(settings, folder.path, trainer.device) as tracker:
         trainer.run(folder, tracker)
     assert state.best is not None  # else no checkpoint was written, which run reports
-    print(best_line(settings.best_metric, state.best))
+    print(best_line(settings.best_metric, state.best, IMAGES[settings.select_on]))
+    for report in state.reports[-1:]:
+        if "validation_accuracy" in report:
+            print(f"best.pt on the validation images: {validation_scores(report)}")
     best, last, curves = (printable(folder.path / name) for name in ("best.pt", "last.pt", "curves.png"))
     print(f"checkpoints {best} and {last}, curves {curves}")
     return 0

@@ -1,5 +1,7 @@
-"""Splits of data sets that come as image files, and fixed, stratified ones of those that come as arrays."""
+"""Splits of data sets that come as image files, fixed, stratified ones of those that come as arrays, and the images of
+a split that are held out."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +21,30 @@ def stratified_split(labels: Sequence[int] | np.ndarray, fraction: float) -> tup
     indices = np.arange(len(labels))
     train, validation = train_test_split(indices, test_size=fraction, stratify=labels, random_state=SEED)
     return np.sort(train), np.sort(validation)
+
+
+def hold_out(split: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """A fixed division of training images into (the rest, the held-out tenth), each in the order of ``split``.
+
+    A tenth of each class is held out, rounded, but at least one image of a class of two or more; none of a class of
+    one. It depends on the labels and their order alone. ``bad`` and ``notes`` stay with the rest.
+    """
+    from sklearn.model_selection import train_test_split
+
+    chosen: list[int] = []
+    for label in split.labels.unique().tolist():  # per class, as stratify= rejects classes of a few images
+        numbers = (split.labels == label).nonzero()[:, 0].tolist()
+        if len(numbers) > 1:
+            chosen += train_test_split(numbers, test_size=max(1, round(len(numbers) / 10)), random_state=SEED)[1]
+    held = torch.zeros(len(split), dtype=torch.bool)
+    held[chosen] = True
+    return _part(split, ~held), dataclasses.replace(_part(split, held), bad=(), notes=())
+
+
+def _part(split: ImageSet, chosen: torch.Tensor) -> ImageSet:
+    """The images of ``split`` where ``chosen``, bool [N], is true."""
+    paths = tuple(split.paths[i] for i in chosen.nonzero()[:, 0].tolist())
+    return dataclasses.replace(split, images=split.images[chosen], labels=split.labels[chosen], paths=paths)
 
 
 def split_files(

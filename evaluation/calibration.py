@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model import posterior
 from plots.classification import plot_reliability
 
 TEMPERATURES = (1e-2, 1e5)  # nats; likelihoods of thousands of values need tens
@@ -26,6 +28,25 @@ def fit_temperature(log_likelihoods: Tensor, labels: Tensor) -> float:
 
     found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
+
+
+def cross_fitted_confidence(log_likelihoods: Tensor, labels: Tensor, folds: int = 5) -> Tensor:
+    """The posterior of the most probable class of each image, at a temperature fitted on other images: float64 [N].
+
+    The images are shuffled, always alike, and divided into ``folds`` parts of nearly equal size (one an image where
+    there are fewer images); the temperature of a part is that of `fit_temperature` on the other parts. An image alone
+    has temperature 1. Log-likelihoods in nats [N, num_classes], labels int64 [N], a uniform prior.
+    """
+    from sklearn.model_selection import KFold
+
+    log_p = log_likelihoods.double()
+    if len(labels) < 2:
+        return posterior(log_p).amax(dim=1)
+    confidence = torch.empty(len(labels), dtype=torch.float64)
+    for fit, judge in KFold(min(folds, len(labels)), shuffle=True, random_state=0).split(labels):
+        temperature = fit_temperature(log_p[fit], labels[fit])
+        confidence[judge] = posterior(log_p[judge], None, temperature).amax(dim=1)
+    return confidence
 
 
 def reliability_bins(

@@ -10,17 +10,26 @@ Goal = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown, and whether more of it is better ("maximize") or less ("minimize")."""
+    """How a metric is shown, and whether more of it is better ("maximize") or less ("minimize").
+
+    Args:
+        title: with {images} where the name of the images goes that it is measured on, as in `of`.
+        goal: minimize or maximize.
+    """
 
     title: str
     goal: Goal
 
+    def of(self, images: str) -> str:
+        """The title where it is measured on ``images``, as in "validation accuracy"."""
+        return self.title.format(images=images)
+
 
 METRICS = {  # keys of metrics.jsonl
-    "accuracy": Metric("validation accuracy", "maximize"),
-    "balanced_accuracy": Metric("validation balanced accuracy", "maximize"),
-    "f1": Metric("validation macro F1", "maximize"),
-    "val_bpd": Metric("validation bits/dim", "minimize"),
+    "accuracy": Metric("{images} accuracy", "maximize"),
+    "balanced_accuracy": Metric("{images} balanced accuracy", "maximize"),
+    "f1": Metric("{images} macro F1", "maximize"),
+    "val_bpd": Metric("{images} bits/dim", "minimize"),
     "fid": Metric("FID", "minimize"),
 }
 BestMetric = Literal["accuracy", "balanced_accuracy", "f1", "bpd"]  # of the best epoch of a run

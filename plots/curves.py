@@ -34,10 +34,10 @@ def plot_learning_curves(
     save_figure(figure, path)
 
 
-def plot_tradeoff(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path: str | Path) -> None:
-    """Validation accuracy against bits/dim of labelled runs, one point per evaluation, the last one marked.
+def plot_tradeoff(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], images: str, path: str | Path) -> None:
+    """Accuracy against bits/dim of labelled runs, one point per evaluation, the last one marked.
 
-    Raises UserError where ``path`` cannot be written.
+    ``images`` are those that are evaluated, as in "validation". Raises UserError where ``path`` cannot be written.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -45,7 +45,7 @@ def plot_tradeoff(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path:
         bpd, accuracy = [report["val_bpd"] for report in reports], [report["accuracy"] for report in reports]
         (line,) = axes.plot(bpd, accuracy, marker=".", alpha=0.6, label=label)
         axes.plot(bpd[-1:], accuracy[-1:], marker="o", color=line.get_color())
-    axes.set(xlabel="validation bits per dimension (lower is better)", ylabel="validation accuracy")
+    axes.set(xlabel=f"{images} bits per dimension (lower is better)", ylabel=f"{images} accuracy")
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path)

@@ -88,6 +88,22 @@ def test_two_processes_train_and_any_number_goes_on(environment, tmp_path):
     assert last[-1]["val_bpd"] < first[-1]["val_bpd"]
 
 
+def test_two_processes_evaluate_the_validation_images_at_the_end(environment, tmp_path):
+    """The main process reads best.pt, and each has its weights."""
+    folder = tmp_path / "run"
+    flags = [*RUN, "--batch_size", 64, "--select_on", "holdout", "--run_dir", folder]
+    two = run([*TORCHRUN, ROOT / "pcnn_train.py", *flags], environment)
+    *_, final = reports(folder)
+    best, validation = load_checkpoint(folder / "best.pt"), load_split("digits", "validation")
+    evaluation = evaluate(best, validation)
+    assert (final["validation_accuracy"], final["validation_images"]) == (evaluation.accuracy, 360)
+    assert final["validation_bpd"] == pytest.approx(evaluation.bpd, abs=1e-5)
+    assert two.stdout.count("best.pt on the validation images: ") == 1
+    (folder / "best.pt").unlink()
+    again = run([*TORCHRUN, ROOT / "pcnn_train.py", "--resume", folder], environment)
+    assert again.stderr.count("the validation images are not evaluated") == 1
+
+
 def start(command, environment, until) -> subprocess.Popen:
     """Start a command, and wait until ``until()`` is true."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

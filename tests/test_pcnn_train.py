@@ -157,14 +157,21 @@ def test_print_config_is_a_config(script, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["configs/digits.yaml", "configs/cpen455.yaml", "configs/cpen455_hybrid.yaml", "configs/cpen455_published.yaml"],
+    ("path", "select_on"),
+    [
+        ("configs/digits.yaml", "validation"),
+        ("configs/cifar10.yaml", "validation"),
+        ("configs/cpen455.yaml", "holdout"),
+        ("configs/cpen455_hybrid.yaml", "holdout"),
+        ("configs/cpen455_published.yaml", "validation"),
+    ],
 )
-def test_shipped_configs_parse(path):
+def test_shipped_configs_parse(path, select_on):
     from training.settings import TrainSettings
     from utils.arguments import parse_settings
 
-    assert parse_settings(TrainSettings, "", ["--config", path]).dataset in path
+    settings = parse_settings(TrainSettings, "", ["--config", path])
+    assert settings.dataset in path and settings.select_on == select_on
 
 
 FOLDER = (
@@ -236,7 +243,8 @@ def test_best_metric_selects_best_pt(own_folder, tmp_path, monkeypatch, capsys, 
     assert net.metadata["epoch"] == best
     reports = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     keys = {"bpd": "val_bpd", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy", "f1": "f1"}
-    assert net.metadata["validation"] == {name: reports[best - 1][key] for name, key in keys.items()}
+    measured = {name: reports[best - 1][key] for name, key in keys.items()}
+    assert net.metadata["validation"] == {**measured, "split": "validation", "images": 4}
     with pytest.raises(UserError, match="--best_metric"):
         other = "accuracy" if best_metric == "f1" else "f1"
         pcnn_train.main(["--resume", str(run), "--best_metric", other, "--max_epochs", "5"])

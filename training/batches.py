@@ -1,7 +1,8 @@
-"""The training and validation images of a run, and the order in which training visits them."""
+"""The images of a run, and the order in which training visits them."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from data import ImageSet
 from data.augmentation import augment, draw_shifts
 from data.folder import refuse_one_class
+from data.splits import hold_out
 from evaluation.splits import load_labelled, say_left_out
 from training.settings import TrainSettings
 from utils.distributed import rank, world_size
@@ -21,8 +23,16 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
-    """The training and the validation images; says what was left out. Raises UserError, DataError."""
+class Splits(NamedTuple):
+    """The images of a run."""
+
+    train: ImageSet
+    selection: ImageSet  # those that epochs are chosen on: the validation images, or the held-out ones
+    validation: ImageSet
+
+
+def load_splits(settings: TrainSettings) -> Splits:
+    """The images of a run by --select_on; says what was left out. Raises UserError, DataError."""
     where = (settings.image_size, settings.data_dir, settings.skip_bad_images)
     train, validation = load_labelled(settings.dataset, *where)
     if settings.dataset == "folder" and settings.fusion != "none" and train.num_classes == 1:
@@ -32,7 +42,12 @@ def load_splits(settings: TrainSettings) -> tuple[ImageSet, ImageSet]:
     if (settings.negatives or 0) > wrong:
         raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")
     say_left_out(train, validation)
-    return train, validation
+    if settings.select_on == "validation":
+        return Splits(train, validation, validation)
+    rest, held = hold_out(train)
+    if not len(held):
+        raise UserError("--select_on holdout: no class has two training images; add some, or use validation")
+    return Splits(rest, held, validation)
 
 
 class Batches:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from evaluation.protocol import chosen_on
 from model import PixelCNN, copy_weights, load_any_checkpoint, match_classes
 from training.settings import TrainSettings
 from utils.console import notify
@@ -30,6 +31,11 @@ def build_network(
     )
     if load_params:
         loaded = load_initial_weights(load_params, settings, image_channels, len(class_names))
+        if saw_held_out(loaded, settings) and rank() == 0:
+            notify(
+                f"warning: --load_params {printable(load_params)} was trained with --select_on validation, so on the "
+                "images too that are held out here: what is measured on these is optimistic"
+            )
         known = getattr(loaded, "class_names", class_names)  # starter weights have none
         same = {number: number for number in range(len(class_names))}
         matches = match_classes(class_names, known)
@@ -61,6 +67,13 @@ def load_initial_weights(path: str, settings: TrainSettings, image_channels: int
             f"{settings.dataset} are {colours[image_channels]}; give another data set, or another checkpoint"
         )
     return loaded
+
+
+def saw_held_out(loaded: PixelCNN, settings: TrainSettings) -> bool:
+    """Whether the held-out images of a run, if it has any, were among the training images of its first weights."""
+    if settings.select_on == "validation" or not hasattr(loaded, "metadata"):  # starter weights do not say
+        return False
+    return loaded.dataset == settings.dataset and chosen_on(loaded) == "validation"
 
 
 def describe_matches(path: str, class_names: Sequence[str], known: Sequence[str], matches: dict[int, int]) -> str:

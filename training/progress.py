@@ -46,19 +46,19 @@ def class_counts(split: ImageSet) -> str:
     return ", ".join(shown) + (f" and {len(rest)} more classes of {min(rest)} to {max(rest)} images" if rest else "")
 
 
-def best_line(best_metric: BestMetric, best: tuple[float, float]) -> str:
-    """What best.pt reached, from its `ranking` by ``best_metric``."""
+def best_line(best_metric: BestMetric, best: tuple[float, float], images: str) -> str:
+    """What best.pt reached on ``images``, as in "held-out", from its `ranking` by ``best_metric``."""
     metric = METRICS[best_key(best_metric)]
     if metric.goal == "minimize":
-        return f"best {metric.title} {-best[0]:.3f}"
-    return f"best {metric.title} {best[0]:.4f} (at {-best[1]:.3f} bits/dim)"
+        return f"best {metric.of(images)} {-best[0]:.3f}"
+    return f"best {metric.of(images)} {best[0]:.4f} (at {-best[1]:.3f} bits/dim)"
 
 
-def epoch_line(report: dict[str, Any], max_epochs: int) -> str:
-    """A report as one line for the terminal."""
+def epoch_line(report: dict[str, Any], max_epochs: int, images: str) -> str:
+    """A report as one line for the terminal; ``images`` are those that are evaluated, as in "held-out"."""
     line = f"epoch {report['epoch']}/{max_epochs}  train {report['train_bpd']:.3f}"
     if "val_bpd" in report:
-        line += f"  validation {report['val_bpd']:.3f} bits/dim, accuracy {report['accuracy']:.4f}"
+        line += f"  {images} {report['val_bpd']:.3f} bits/dim, accuracy {report['accuracy']:.4f}"
         line += f" (balanced {report['balanced_accuracy']:.4f}), macro F1 {report['f1']:.4f}"
     for name in FID_NAMES:
         if name in report:

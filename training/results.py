@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import METRICS, best_key, best_report
+from evaluation.protocol import IMAGES
 from plots.curves import plot_tradeoff
+from training.final_evaluation import validation_scores
 from training.resume import run_settings
 from training.run_folder import read_reports
 from training.settings import TrainSettings
@@ -19,8 +21,9 @@ from utils.text import markdown_table, printable
 from utils.values import PathName, PathNames
 
 COLUMNS = (
-    *("run", "network", "objective", "seed", "epochs", "accuracy", "balanced accuracy", "macro F1", "bits/dim", "FID"),
-    "minutes of training",
+    *("run", "network", "objective", "seed", "epochs", "chosen on"),
+    *("accuracy", "balanced accuracy", "macro F1", "bits/dim"),  # of the images that the epoch was chosen on
+    *("on the validation images", "FID", "minutes of training"),
 )
 
 
@@ -68,6 +71,11 @@ def objective(settings: TrainSettings) -> str:
     return f"w = {weight:g}, T = {settings.posterior_temperature:g}" if weight else "likelihood"
 
 
+def label(run: Run, with_images: bool) -> str:
+    """The label of a run's curve, on request with the images that it is of."""
+    return objective(run.settings) + (f", {IMAGES[run.settings.select_on]}" if with_images else "")
+
+
 def row(run: Run) -> tuple[str, ...]:
     """The best epoch of a run, by its --best_metric, as cells."""
     settings, best, by = run.settings, run.best, run.settings.best_metric
@@ -78,12 +86,22 @@ def row(run: Run) -> tuple[str, ...]:
         objective(settings),
         str(settings.seed),
         f"{best['epoch']} of {run.reports[-1]['epoch']}" + ("" if by == "accuracy" else f" by {by}"),
+        IMAGES[settings.select_on],
         f"{best['accuracy']:.4f}",
         *(f"{best[name]:.4f}" if name in best else "not measured" for name in ("balanced_accuracy", "f1")),
         f"{best['val_bpd']:.3f}",
+        on_validation(run),
         f"{min(fids):.2f}" if fids else "not available",
         f"{sum(report['seconds'] for report in run.reports) / 60:.0f}",
     )
+
+
+def on_validation(run: Run) -> str:
+    """The cell of the validation images, where the epoch was chosen on others."""
+    if run.settings.select_on == "validation":
+        return "the same figures"
+    report = run.reports[-1]
+    return validation_scores(report) if "validation_accuracy" in report else "not measured"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,8 +116,9 @@ def main(argv: list[str] | None = None) -> int:
     with only_output(settings.figure):
         print(markdown_table([COLUMNS, *map(row, runs)]), end="")
     if settings.figure:
-        curves = [(objective(run.settings), [r for r in run.reports if "accuracy" in r]) for run in runs]
-        plot_tradeoff(curves, settings.figure)
+        chosen = sorted({IMAGES[run.settings.select_on] for run in runs})
+        curves = [(label(run, len(chosen) > 1), [r for r in run.reports if "accuracy" in r]) for run in runs]
+        plot_tradeoff(curves, " or ".join(chosen), settings.figure)
     return 0
 
 

@@ -12,9 +12,9 @@ from utils.errors import UserError
 from utils.text import composed, listed, printable
 
 
-def image_list(train: ImageSet, validation: ImageSet) -> str:
+def image_list(*splits: ImageSet) -> str:
     """A hash of the images' names, which changes where one is added, removed or renamed."""
-    names = "\n".join(composed(path) for split in (train, validation) for path in split.paths)
+    names = "\n".join(composed(path) for split in splits for path in split.paths)
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
 

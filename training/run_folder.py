@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from evaluation.metrics import FID_NAMES
+from evaluation.protocol import IMAGES
 from plots.curves import plot_learning_curves
 from training.saved_values import epoch_report
 from training.settings import TrainSettings
@@ -38,6 +39,7 @@ class RunFolder:
     """
 
     def __init__(self, settings: TrainSettings, resumed: Path | None = None, reports: Sequence[dict[str, Any]] = ()):
+        self.images = IMAGES[settings.select_on]
         if resumed is None:
             self.path = from_main(new_path(settings) if rank() == 0 else Path())
         else:
@@ -62,7 +64,7 @@ class RunFolder:
         with tolerate_write_errors("metrics.jsonl"):
             self._write_metrics(reports)
         with tolerate_write_errors("curves.png"):
-            plot_learning_curves(reports, curve_panels(reports), self.path / "curves.png")
+            plot_learning_curves(reports, curve_panels(reports, self.images), self.path / "curves.png")
 
     def _write_metrics(self, reports: Sequence[dict[str, Any]]) -> None:
         with atomic_write(self.path / "metrics.jsonl") as partial:
@@ -149,11 +151,12 @@ def tolerate_write_errors(name: str) -> Iterator[None]:
         notify(f"warning: {name} was not written ({error}); training continues")
 
 
-def curve_panels(reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """The panels of curves.png; a Fréchet distance has one where it was measured."""
+def curve_panels(reports: Sequence[dict[str, Any]], images: str) -> dict[str, dict[str, str]]:
+    """The panels of curves.png of what is measured on ``images``, as in "held-out"; a Fréchet distance has one where it
+    was measured."""
     panels = {
-        "bits per dimension": {"train_bpd": "train (with dropout)", "val_bpd": "validation"},
-        "validation accuracy": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "macro F1"},
+        "bits per dimension": {"train_bpd": "train (with dropout)", "val_bpd": images},
+        f"{images} accuracy": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "macro F1"},
     }
     distances = [name for name in FID_NAMES if any(name in report for report in reports)]
     return panels | {name.replace("_", " "): {name: "samples"} for name in distances}

@@ -9,6 +9,7 @@ from data import DATASETS, ImageSet
 from evaluation.fid import FID, SafeFID
 from evaluation.fid_reference import split_reference
 from evaluation.generation import draw_images
+from evaluation.protocol import IMAGES
 from model import PixelCNN
 from training.settings import TrainSettings
 from utils.console import notify
@@ -30,18 +31,18 @@ class TrainingSamples:
 
     Args:
         settings: of the run; FID's network and reference are loaded only if FID is to be measured.
-        validation: the reference of FID where the data set has no test split.
+        selection: the images of --select_on, the reference of FID where the data set has no test split.
         device: where the Inception network runs.
     """
 
-    def __init__(self, settings: TrainSettings, validation: ImageSet, device: torch.device):
-        self.seed, self.image_size = settings.seed, validation.image_size
-        self.grid_per_class = max(1, settings.sample_batch_size // validation.num_classes)
-        self.fid_per_class = max(1, settings.fid_samples // validation.num_classes)
+    def __init__(self, settings: TrainSettings, selection: ImageSet, device: torch.device):
+        self.seed, self.image_size = settings.seed, selection.image_size
+        self.grid_per_class = max(1, settings.sample_batch_size // selection.num_classes)
+        self.fid_per_class = max(1, settings.fid_samples // selection.num_classes)
         self.fid: SafeFID | None = None
         if settings.fid_samples and settings.sampling_interval:
             dims, weights = settings.fid_dims, settings.fid_weights
-            self.fid = SafeFID(lambda: FID(training_reference(settings, validation), dims, weights, device))
+            self.fid = SafeFID(lambda: FID(training_reference(settings, selection), dims, weights, device))
 
     def draw(self, net: PixelCNN) -> Tensor:
         """The images of the grid and of FID: uint8 [num_classes, N, C, H, W]."""
@@ -62,13 +63,13 @@ class TrainingSamples:
         return self.fid.measure(lambda: images[:, : self.fid_per_class].flatten(0, 1))
 
 
-def training_reference(settings: TrainSettings, validation: ImageSet) -> Path | ImageSet:
-    """The test split where the data set has one, as the published protocol has it, else the validation images."""
+def training_reference(settings: TrainSettings, selection: ImageSet) -> Path | ImageSet:
+    """The test split where the data set has one, as the published protocol has it, else ``selection``."""
     if "test" not in DATASETS[settings.dataset].splits:
-        return validation
+        return selection
     try:
         where = (settings.image_size, settings.data_dir, settings.skip_bad_images)
         return split_reference(settings.dataset, "test", *where)
     except DataError as error:  # a user's own folder may lack one
-        notify(f"FID is measured against the validation images: {error}")
-        return validation
+        notify(f"FID is measured against the {IMAGES[settings.select_on]} images: {error}")
+        return selection

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from data import DatasetName
 from evaluation.metrics import BestMetric
+from evaluation.protocol import SelectOn
 from evaluation.splits import Side
 from layers import Fusion
 from utils.precision import Precision
@@ -89,14 +90,17 @@ class TrainSettings:
         deterministic: bit-identical repetitions on CUDA too, with slower kernels (how much slower has
             not been measured); a CPU is deterministic anyway.
         device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
-        best_metric: which epoch best.pt is of: the best one on the validation images by accuracy, balanced_accuracy
+        best_metric: which epoch best.pt is of: the best one on the images of --select_on by accuracy, balanced_accuracy
             (mean recall of the classes), f1 (macro) or bpd (bits/dim); bits/dim decide a tie. Accuracy hardly depends
             on classes of few images.
-        eval_interval: epochs between evaluations of all validation images, at least 1.
+        select_on: validation: the epoch is chosen on the validation images, whose figures are then optimistic; or
+            holdout: on a fixed tenth of the training images of each class, which are not trained on. The validation
+            images are then evaluated once, at the end, with best.pt.
+        eval_interval: epochs between evaluations of all images of --select_on, at least 1.
         sampling_interval: epochs between sample grids, also drawn after the last; 0 is never.
         sample_batch_size: images of a grid, equal per class, at least 1.
         fid_samples: images that FID is measured on with every sample grid, equal per class, against the data set's
-            test split (validation where it has none); 0 is never.
+            test split (the images of --select_on where it has none); 0 is never.
         fid_dims: features of the Inception network, 64, 192, 768 or 2048; values for different dims are not comparable.
         fid_weights: a copy of pytorch-fid's Inception weights; by default the file in torch's cache, downloaded if it
             is missing.
@@ -147,6 +151,7 @@ class TrainSettings:
     deterministic: bool = field(default=False, metadata=FREE)
     device: str = field(default="auto", metadata=FREE | MACHINE)
     best_metric: BestMetric = "accuracy"
+    select_on: SelectOn = "validation"
     eval_interval: PositiveInt = field(default=1, metadata=FREE)
     sampling_interval: NonNegativeInt = field(default=25, metadata=FREE)
     sample_batch_size: PositiveInt = field(default=16, metadata=FREE)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from evaluation.metrics import METRICS, best_report
+from evaluation.protocol import VALIDATION
 from training.run_folder import read_reports
 from training.saved_values import whole_number
 from training.settings import TrainSettings
@@ -147,6 +148,7 @@ class WandbTracker(Tracker):
         for name, value in self.best.items():
             if METRICS[name].goal == "maximize":
                 bests[name] = value  # a sweep ranks runs by it
+        bests |= {name: value for name, value in values.items() if name.startswith(VALIDATION)}
         self.run.summary.update(bests)
 
     @tolerate_failures

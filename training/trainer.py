@@ -15,10 +15,12 @@ from data import DATASETS
 from evaluation.evaluate import evaluate
 from evaluation.metrics import METRICS, best_key, ranking
 from evaluation.predictions import warn_unconditional
+from evaluation.protocol import IMAGES
 from model import data_dependent_init, save_checkpoint
 from plots.classification import plot_confusion_matrix
 from plots.images import labelled_grid
 from training.batches import Batches, load_splits, mixed_seed
+from training.final_evaluation import evaluate_best
 from training.network import build_network, load_initial_weights
 from training.progress import Readout, epoch_line
 from training.resumed_images import image_list
@@ -70,8 +72,8 @@ class Trainer:
         channels = DATASETS[settings.dataset].channels
         if load_params:
             load_initial_weights(load_params, settings, channels)  # a mistake is reported before the images are read
-        self.train_split, self.validation = load_splits(settings)
-        self.image_list = image_list(self.train_split, self.validation)
+        self.train_split, self.selection, self.validation = splits = load_splits(settings)
+        self.image_list = image_list(*dict.fromkeys(splits))  # one of them may be there twice
         self.batches = Batches(self.train_split, settings, self.device)
         torch.manual_seed(settings.seed)
         self.net = build_network(settings, channels, self.train_split.class_names, load_params).to(self.device)
@@ -100,10 +102,12 @@ class Trainer:
         self.last_save = time.monotonic()
         state = self.state
         with self.interruption:
-            samples = TrainingSamples(self.settings, self.validation, self.device) if rank() == 0 else None
+            samples = TrainingSamples(self.settings, self.selection, self.device) if rank() == 0 else None
             try:
                 if state.total_steps == 0:
                     self.save_last()  # from now on the folder holds a checkpoint, whatever happens
+                if state.epoch > self.settings.max_epochs:  # resumed, with fewer of them
+                    self.finish()
                 while state.epoch <= self.settings.max_epochs:
                     self.run_epoch(samples)
             except Interrupted as stop:
@@ -133,13 +137,24 @@ class Trainer:
                 report |= self.evaluate(epoch)
             if last or epoch % settings.save_interval == 0:
                 self.save_last()
+            if last:
+                report |= self.validate()
             if samples and settings.sampling_interval and (last or epoch % settings.sampling_interval == 0):
                 report |= self.draw_samples(samples, epoch)  # last: FID may take minutes
         self.state.next_epoch(report)
         self.folder.write_reports(self.state.reports)
         self.tracker.report(report)
         if rank() == 0:
-            tqdm.write(epoch_line(report, settings.max_epochs))
+            tqdm.write(epoch_line(report, settings.max_epochs, IMAGES[settings.select_on]))
+
+    def finish(self) -> None:
+        """What is left of a run where no epoch is: the evaluation of the validation images."""
+        with self.interruption.promptly():
+            measured = self.validate()
+        for report in self.state.reports[-1:] if measured else ():
+            report |= measured
+            self.folder.write_reports(self.state.reports)
+            self.tracker.report(report)
 
     def train_epoch(self) -> dict[str, Any]:
         """The steps that are left of the epoch; returns its report.
@@ -224,26 +239,33 @@ class Trainer:
             self.save_last()
 
     def evaluate(self, epoch: int) -> dict[str, float]:
-        """Metrics of all validation images; the best network so far is written to best.pt."""
-        evaluation = evaluate(self.step.averaged, self.validation, self.settings.precision)
+        """Metrics of all images of --select_on; the best network so far is written to best.pt."""
+        evaluation = evaluate(self.step.averaged, self.selection, self.settings.precision)
         scores = {name: getattr(evaluation, name) for name in ("accuracy", "balanced_accuracy", "f1")}
         report = {"val_bpd": evaluation.bpd, **scores}
         key = best_key(self.settings.best_metric)
         rank_of_this = ranking(report, key, METRICS[key].goal)
-        validation = {"bpd": evaluation.bpd, **scores}
+        images = {"split": self.settings.select_on, "images": len(self.selection)}
+        validation = {"bpd": evaluation.bpd, **scores, **images}
         better = self.state.best is None or rank_of_this > self.state.best
         if better and self.save_best(evaluation.predictions, validation, epoch):
             self.state.best = rank_of_this  # last: what a signal interrupts is repeated
         return report
 
-    def save_best(self, predictions: Tensor, validation: dict[str, float], epoch: int) -> bool:
+    def validate(self) -> dict[str, float]:
+        """With --select_on holdout, what the last report says of the validation images."""
+        if self.settings.select_on == "validation":
+            return {}
+        return evaluate_best(self.folder.path / "best.pt", self.net, self.validation, self.settings.precision)
+
+    def save_best(self, predictions: Tensor, validation: dict[str, Any], epoch: int) -> bool:
         """Write best.pt and confusion.png; False where best.pt could not be written."""
         if not self.save("best.pt", epoch, validation=validation):
             return False
         if rank() == 0:
             path, names = self.folder.path / "confusion.png", self.train_split.class_names
             with tolerate_write_errors("confusion.png"):
-                truth, predicted = self.validation.labels.tolist(), predictions.tolist()
+                truth, predicted = self.selection.labels.tolist(), predictions.tolist()
                 plot_confusion_matrix(truth, predicted, names, path)
                 self.tracker.image("confusion", path, epoch)
         return True

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evaluation.metrics import FID_NAMES, METRICS
+from evaluation.protocol import VALIDATION
 from training.settings import TrainSettings
 from tuning.flags import SETTINGS, to_flags
 from tuning.search_space import MARGIN, Parameter, Value, quantise
@@ -25,6 +26,10 @@ NEEDS: dict[str, tuple[str, ...]] = {  # settings that are above 0 where a metri
 def check_metric_name(name: str) -> str:
     """The key in the reports of a metric, whose best value W&B has as best_NAME. Raises UserError."""
     name = name.removeprefix("best_") if name.removeprefix("best_") in METRICS else name
+    if name.startswith(VALIDATION):
+        raise UserError(
+            f"metric: {name} is measured once all is chosen; name accuracy or another of the images of --select_on"
+        )
     if name not in MEASURED:
         raise UserError(f"metric: no run reports {name}; name one of {', '.join(MEASURED)}")
     return name

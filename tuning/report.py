@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from evaluation.metrics import METRICS
+from evaluation.protocol import IMAGES, VALIDATION
 from plots.sweeps import Curve, plot_ablation, plot_curves, plot_importance, plot_parallel
+from training.settings import TrainSettings
 from tuning.analysis import STATES, TrialRow, ablation, correlations, setting_importances, trial_rows
 from utils.console import notify
 from utils.errors import UserError, reason
@@ -18,8 +20,6 @@ from utils.text import markdown_table
 
 if TYPE_CHECKING:
     from optuna import Study
-
-TITLES = {key: metric.title for key, metric in METRICS.items()}
 
 
 def write_report(study: "Study", folder: str | Path) -> list[Path]:
@@ -43,18 +43,27 @@ def write_report(study: "Study", folder: str | Path) -> list[Path]:
     table, best, curves = folder / "table.md", folder / "best.yaml", folder / "curves.png"
     write_text(table, trial_table(rows, names, metric))
     write_text(best, best_settings(study.study_name, complete[0], metric))
-    plot_curves([learning_curve(row) for row in rows], TITLES, curves)
+    titles = metric_titles(spec)
+    plot_curves([learning_curve(row) for row in rows], titles, curves)
     written = [table, best, curves]
     for key in dict.fromkeys((metric, "fid")):
         goal = spec["goal"] if key == metric else METRICS[key].goal
-        written += plot_settings(study, [row for row in complete if key in row.metrics], names, key, goal, folder)
+        measured = [row for row in complete if key in row.metrics]
+        written += plot_settings(study, measured, names, key, titles.get(key, key), goal, folder)
     if {"fusion", "seed"} <= set(names):
         groups = ablation(complete)
-        titles = {key: TITLES[key] for key in METRICS if any(group[key] for group in groups.values())}
+        titles = {key: titles[key] for key in METRICS if any(group[key] for group in groups.values())}
         write_text(folder / "ablation.md", ablation_table(groups, titles))
         plot_ablation(groups, titles, folder / "ablation.png")
         written += [folder / "ablation.md", folder / "ablation.png"]
     return written
+
+
+def metric_titles(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The titles of METRICS by what the trials of a study choose their epochs on; ``spec`` is its search."""
+    searched, fixed = spec["parameters"].get("select_on"), spec["fixed"].get("select_on", TrainSettings.select_on)
+    images = " or ".join(sorted(IMAGES.values())) if searched else IMAGES[fixed]
+    return {key: metric.of(images) for key, metric in METRICS.items()}
 
 
 def failures(rows: Sequence[TrialRow]) -> list[str]:
@@ -67,11 +76,10 @@ def failures(rows: Sequence[TrialRow]) -> list[str]:
 
 
 def plot_settings(
-    study: "Study", rows: Sequence[TrialRow], names: Sequence[str], key: str, goal: str, folder: Path
+    study: "Study", rows: Sequence[TrialRow], names: Sequence[str], key: str, title: str, goal: str, folder: Path
 ) -> list[Path]:
-    """Plot how the metric ``key`` of the trials depends on their settings; returns the files."""
+    """Plot how the metric ``key`` of the trials, with ``title``, depends on their settings; returns the files."""
     values = [row.metrics[key] for row in rows]
-    title = TITLES.get(key, key)
     written = []
     if values:
         written.append(folder / f"parallel_{key}.png")
@@ -106,15 +114,19 @@ def format_value(value: Any) -> str:
 
 def trial_table(rows: Sequence[TrialRow], names: Sequence[str], metric: str) -> str:
     """All trials in the order of ``rows``, with the settings ``names``."""
-    keys = [key for key in dict.fromkeys((metric, *METRICS, "epoch")) if any(key in row.metrics for row in rows)]
+    at_the_end = [f"{VALIDATION}accuracy", f"{VALIDATION}bpd"]
+    keys = list(dict.fromkeys((metric, *METRICS, "epoch", *at_the_end)))
+    keys = [key for key in keys if any(key in row.metrics for row in rows)]
     table = [["trial", *names, *keys, "seconds", "state"]]
     for row in rows:
         settings = [format_value(row.settings.get(name)) for name in names]
         metrics = [format_value(row.metrics.get(key)) for key in keys]
         state = f"{row.state}: {row.failure}" if row.failure else row.state
         table.append([str(row.number), *settings, *metrics, f"{row.seconds:.0f}", state])
-    fid = "; FID is the lowest of the run" if "fid" in keys else ""
-    return f"{markdown_table(table)}\nMetrics are of the epoch with the best {metric}{fid}.\n"
+    more = "; FID is the lowest of the run" if "fid" in keys else ""
+    if at_the_end[0] in keys:
+        more += f"; {' and '.join(at_the_end)} are of best.pt, evaluated once at the end"
+    return f"{markdown_table(table)}\nMetrics are of the epoch with the best {metric}{more}.\n"
 
 
 def best_settings(study: str, best: TrialRow, metric: str) -> str:

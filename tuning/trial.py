@@ -12,6 +12,7 @@ import optuna
 from optuna import Trial
 
 from evaluation.metrics import METRICS, best_report, is_finite
+from evaluation.protocol import VALIDATION
 from training.run_folder import read_reports
 from training.settings import TrainSettings
 from tuning.flags import to_flags
@@ -120,12 +121,14 @@ def report_metric(trial: Trial, metric: str, reports: list[dict[str, Any]], repo
 
 
 def best_metrics(reports: list[dict[str, Any]], metric: str, goal: str) -> dict[str, Any] | None:
-    """The metrics of the best epoch, with the lowest FID of the run, which is not measured in every epoch."""
+    """The metrics of the best epoch, with the lowest FID of the run, which is not measured in every epoch, and those of
+    the validation images where they are evaluated at the end."""
     best = best_report(reports, metric, goal)
     if best is None:
         return None
     lowest = best_report(reports, "fid", "minimize")
     metrics = {key: best[key] for key in dict.fromkeys((*STORED_KEYS, metric)) if key in best}
+    metrics |= {key: value for key, value in reports[-1].items() if key.startswith(VALIDATION)}
     return metrics | ({"fid": lowest["fid"]} if lowest else {})
 
 

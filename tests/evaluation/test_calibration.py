@@ -9,6 +9,7 @@ from PIL import Image
 
 from evaluation.calibration import (
     accuracy_by_coverage,
+    cross_fitted_confidence,
     expected_calibration_error,
     fit_temperature,
     reliability_diagram,
@@ -31,6 +32,49 @@ def test_a_known_temperature_is_found(temperature):
     nats = torch.randn(20000, 4, generator=generator, dtype=torch.float64) * 2 * temperature
     labels = torch.multinomial((nats / temperature).softmax(1), 1, generator=generator)[:, 0]
     assert fit_temperature(nats, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def log_likelihoods_of(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random log-likelihoods of 3 classes, 20 times too far apart, and their labels."""
+    generator = torch.Generator().manual_seed(0)
+    nats = torch.randn(count, 3, generator=generator, dtype=torch.float64) * 2
+    return nats * 20, torch.multinomial(nats.softmax(1), 1, generator=generator)[:, 0]
+
+
+def test_two_images_are_each_judged_by_the_other():
+    nats, labels = log_likelihoods_of(2)
+    labels[1] = nats[1].argmin()  # the two temperatures differ
+    ones = [fit_temperature(nats[[i]], labels[[i]]) for i in (1, 0)]
+    expected = [posterior(nats[[i]], None, t).max().item() for i, t in enumerate(ones)]
+    assert expected[0] != pytest.approx(expected[1], abs=0.1)
+    assert cross_fitted_confidence(nats, labels).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("folds", "sizes"), [(2, {11, 12}), (5, {4, 5}), (50, {1})])
+def test_no_image_has_a_part_in_its_own_temperature(folds, sizes):
+    """Another label of an image changes the confidence of all others but those of its own part."""
+    nats, labels = log_likelihoods_of(23)
+    before = cross_fitted_confidence(nats, labels, folds)
+    assert before.shape == (23,) and before.dtype == torch.float64
+    for i in (0, 11, 22):
+        changed = labels.clone()
+        changed[i] = (labels[i] + 1) % 3
+        after = cross_fitted_confidence(nats, changed, folds)
+        assert after[i] == before[i] and (after == before).sum().item() in sizes
+
+
+def test_of_many_images_it_is_the_confidence_at_the_temperature_of_all():
+    nats, labels = log_likelihoods_of(5000)
+    assert fit_temperature(nats, labels) == pytest.approx(20, rel=0.1)
+    at_all = posterior(nats, None, fit_temperature(nats, labels)).amax(dim=1)
+    crossed = cross_fitted_confidence(nats.float(), labels)
+    assert (crossed - at_all).abs().max() < 0.02 and not torch.equal(crossed, at_all)
+    assert expected_calibration_error(crossed.tolist(), (nats.argmax(1) == labels).tolist()) < 0.03
+
+
+def test_a_single_image_has_temperature_1():
+    nats = torch.tensor([[0.0, -1.0]])
+    assert cross_fitted_confidence(nats, torch.tensor([1])).tolist() == pytest.approx([1 / (1 + np.exp(-1))])
 
 
 def test_calibration_error_by_hand():

@@ -76,8 +76,21 @@ def test_reports_of_older_runs_have_a_best_epoch():
     assert best_report(older, "accuracy", "maximize")["epoch"] == 2 and best_report(older, "f1", "maximize") is None
 
 
-def test_the_interval_of_a_share():
-    # (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with z = 1.96
-    assert wilson_interval(448, 519) == pytest.approx((0.8309, 0.8901), abs=1e-4)
-    assert wilson_interval(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
-    assert wilson_interval(10, 10) == pytest.approx((0.7225, 1), abs=1e-4)
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [
+        (8, 10, 0.4902, 0.9433),
+        (81, 263, 0.2553, 0.3662),  # Newcombe, Statistics in Medicine 17 (1998), Table I, method 3, as the next three
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_of_an_accuracy_is_the_published_one(correct, n, low, high):
+    assert wilson_interval(correct, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+    mirrored = wilson_interval(n - correct, n)
+    assert mirrored == (pytest.approx(1 - high, abs=5e-5), pytest.approx(1 - low, abs=5e-5))
+
+
+def test_titles_name_the_images():
+    assert METRICS["accuracy"].of("held-out") == "held-out accuracy" and METRICS["fid"].of("validation") == "FID"

@@ -26,8 +26,8 @@ def test_one_class_is_refused_unless_the_network_has_no_classes(digits, write_fo
     write_folder(digits.images[:5], tmp_path / "photos" / "cat")
     with pytest.raises(DataError, match=r"only one class of training images, photos: .* --fusion none$"):
         batches.load_splits(folder_settings(tmp_path))
-    train, validation = batches.load_splits(folder_settings(tmp_path, fusion="none"))
-    assert (len(train), len(validation), train.num_classes) == (4, 1, 1)
+    train, selection, validation = batches.load_splits(folder_settings(tmp_path, fusion="none"))
+    assert (len(train), len(validation), train.num_classes) == (4, 1, 1) and selection is validation
 
 
 def test_what_is_left_out_is_told_once(own_folder, capsys):
@@ -44,7 +44,7 @@ def test_unreadable_images(own_folder, capsys):
     named = r"1 of 8 images cannot be read: .*a/000\.png.*; 1 of 4 .*b/001\.png.*--skip_bad_images true"
     with pytest.raises(DataError, match=named):
         batches.load_splits(folder_settings(own_folder))
-    train, validation = batches.load_splits(folder_settings(own_folder, skip_bad_images=True))
+    train, _, validation = batches.load_splits(folder_settings(own_folder, skip_bad_images=True))
     assert (len(train), len(validation)) == (7, 3)
     told = capsys.readouterr().err.splitlines()
     assert [line[: line.index(":", 9)] for line in told] == [
@@ -55,3 +55,18 @@ def test_unreadable_images(own_folder, capsys):
         (own_folder / f"train/a/{number:03d}.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"no image of the class a can be read; 4 of 8 images"):
         batches.load_splits(folder_settings(own_folder, skip_bad_images=True))
+
+
+def test_held_out_images_are_no_training_images(own_folder, capsys):
+    (own_folder / "train/a/000.png").write_bytes(b"")
+    settings = folder_settings(own_folder, select_on="holdout", skip_bad_images=True)
+    train, selection, validation = batches.load_splits(settings)
+    assert train.labels.tolist() == [0, 0, 1, 1, 1] and selection.labels.tolist() == [0, 1] and len(validation) == 4
+    assert not {*train.paths} & {*selection.paths}
+    assert "left out: 1 of 8 images cannot be read" in capsys.readouterr().err
+    for name in "ab":
+        for number in range(1, 4):
+            (own_folder / f"train/{name}/{number:03d}.png").unlink()
+    (own_folder / "train/a/000.png").write_bytes((own_folder / "train/b/000.png").read_bytes())
+    with pytest.raises(UserError, match="--select_on holdout: no class has two training images"):
+        batches.load_splits(settings)

@@ -10,8 +10,10 @@ import torch
 
 import pcnn_train
 from data import load_split
+from data.splits import hold_out
+from evaluation.calibration import cross_fitted_confidence, expected_calibration_error, fit_temperature
 from evaluation.evaluate import evaluate
-from model import load_checkpoint, read_checkpoint
+from model import load_checkpoint, posterior, read_checkpoint
 from training import export_checkpoint
 from utils.errors import UserError
 
@@ -46,7 +48,61 @@ def test_it_holds_the_average_what_was_measured_and_a_temperature(best, half, tm
     assert said["images"] == 360 and 0 <= said["expected_calibration_error"] <= 1
     assert str(best.parent).encode() not in out.read_bytes()  # nothing of the machine where it was trained
     assert net.metadata["temperature"] > 0 and net.metadata["settings"]["nr_filters"] == 8
-    assert f"accuracy {evaluation.accuracy:.4f}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"accuracy {evaluation.accuracy:.4f}" in told and "(fitted on the same 360 validation images)" in told
+
+    confidence = cross_fitted_confidence(evaluation.log_likelihoods, split.labels)
+    error = expected_calibration_error(confidence.tolist(), (evaluation.predictions == split.labels).tolist())
+    assert said["expected_calibration_error"] == pytest.approx(error, abs=1e-4)
+    assert net.metadata["temperature"] == pytest.approx(fit_temperature(evaluation.log_likelihoods, split.labels), 1e-3)
+    assert net.metadata["temperature_from"] == "validation"
+    assert f"5-fold cross-fitting of the temperature: {said['expected_calibration_error']:.4f}" in told
+
+
+@pytest.fixture
+def chosen_on_held_out(best, tmp_path):
+    """The same network, as of a run whose epoch was chosen on held-out images."""
+    content = read_checkpoint(best)
+    content["settings"]["select_on"] = "holdout"
+    content["validation"] |= {"split": "holdout", "images": 142}
+    torch.save(content, tmp_path / "held.pt")
+    return tmp_path / "held.pt"
+
+
+def test_the_temperature_is_fitted_on_held_out_images_and_judged_on_validation_images(
+    chosen_on_held_out, tmp_path, capsys
+):
+    out = tmp_path / "out.pt"
+    assert export_checkpoint.main(["--checkpoint", str(chosen_on_held_out), "--out", str(out)]) == 0
+    net, split = load_checkpoint(out), load_split("digits", "validation")
+    held = hold_out(load_split("digits", "train"))[1]
+    temperature = fit_temperature(evaluate(net, held).log_likelihoods, held.labels)
+    evaluation = evaluate(net, split)
+    assert temperature != pytest.approx(fit_temperature(evaluation.log_likelihoods, split.labels), rel=1e-2)
+    assert net.metadata["temperature"] == pytest.approx(temperature, rel=1e-3)
+    assert net.metadata["temperature_from"] == "holdout"
+    confidence = posterior(evaluation.log_likelihoods.double(), None, temperature).amax(dim=1)
+    error = expected_calibration_error(confidence.tolist(), (evaluation.predictions == split.labels).tolist())
+    said = net.metadata["validation"]
+    assert (said["split"], said["images"], said["accuracy"]) == ("validation", 360, evaluation.accuracy)
+    assert said["expected_calibration_error"] == pytest.approx(error, abs=1e-4)
+    told = capsys.readouterr().out
+    assert "(fitted on 142 held-out training images): expected calibration error" in told and "cross-f" not in told
+    assert export_checkpoint.main(["--checkpoint", str(out), "--out", str(tmp_path / "again.pt")]) == 0
+    assert load_checkpoint(tmp_path / "again.pt").metadata["temperature"] == pytest.approx(temperature, rel=1e-3)
+
+
+def test_training_images_that_are_not_those_of_the_run_are_refused(chosen_on_held_out, tmp_path, monkeypatch):
+    def fewer(name, split, *rest):
+        images = load_split(name, split, *rest)
+        return hold_out(images)[0] if split == "train" else images
+
+    monkeypatch.setattr(export_checkpoint, "load_split", fewer)
+    with pytest.raises(
+        UserError, match=r"not those of the run: 129 would be held out, and 142 were; give the --data_dir"
+    ):
+        export_checkpoint.main(["--checkpoint", str(chosen_on_held_out), "--out", str(tmp_path / "out.pt")])
+    assert not (tmp_path / "out.pt").exists()
 
 
 @pytest.mark.parametrize("settings", [["nr_filters"], "x", 3, None])

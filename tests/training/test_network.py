@@ -53,3 +53,30 @@ def test_the_advice_can_be_followed(checkpoint, tmp_path):
             load_initial_weights(str(checkpoint), settings, 3)
     with pytest.raises(UserError, match="is of RGB images, those of --dataset folder are gray; give another data set"):
         load_initial_weights(str(checkpoint), SETTINGS, 1)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "trained_with", "holdout", "warned"),
+    [
+        ("folder", {"select_on": "validation"}, True, True),
+        ("folder", {}, True, True),
+        ("folder", {"select_on": "holdout"}, True, False),
+        ("digits", {}, True, False),  # other images
+        ("folder", {}, False, False),
+    ],
+)
+def test_weights_that_were_trained_on_the_held_out_images_are_told(
+    dataset, trained_with, holdout, warned, tmp_path, capsys
+):
+    about = {"image_size": (8, 8), "class_names": ("a", "b"), "dataset": dataset, "settings": trained_with}
+    save_checkpoint(tmp_path / "x.pt", PixelCNN(1, 4, 2, 3, 2, fusion="middle"), **about)
+    settings = dataclasses.replace(SETTINGS, select_on="holdout" if holdout else "validation")
+    build_network(settings, 3, ("a", "b"), str(tmp_path / "x.pt"))
+    told = capsys.readouterr().err
+    assert told.startswith(f"warning: --load_params {tmp_path}/x.pt was trained with") == warned == bool(told)
+
+
+def test_starter_weights_do_not_say_what_they_were_trained_on(capsys):
+    settings = TrainSettings(nr_resnet=1, nr_filters=8, nr_logistic_mix=3, select_on="holdout")
+    build_network(settings, 3, "abcd", "tests/golden/starter_r1_f8_m3.pth")
+    assert capsys.readouterr().err == ""

@@ -102,6 +102,9 @@ def test_reference_is_the_test_split_or_validation(hub, own_folder, digits, caps
         file.unlink()
     assert TrainingSamples(settings_of(own_folder), digits, torch.device("cpu")).fid.fid.reference is digits
     assert "against the validation images" in capsys.readouterr().err
+    settings = dataclasses.replace(settings_of(own_folder), select_on="holdout")
+    assert TrainingSamples(settings, digits, torch.device("cpu")).fid.fid.reference is digits
+    assert "against the held-out images" in capsys.readouterr().err
     settings = dataclasses.replace(settings_of("x"), dataset="digits", data_dir=None)
     assert TrainingSamples(settings, digits, torch.device("cpu")).fid.fid.reference is digits
 

@@ -268,6 +268,16 @@ def test_summary_keeps_the_best(fake, tmp_path):
     assert [values["epoch"] for values in run.logged] == [2, 3, 4] and run.logged[0]["accuracy"] == 0.6
 
 
+def test_summary_has_the_figures_of_the_validation_images(fake, tmp_path):
+    run = fake()
+    with WandbTracker(tmp_path, {}) as tracker:
+        tracker.report({"epoch": 1, "accuracy": 0.9})
+        tracker.report({"epoch": 2, "accuracy": 0.8, "validation_accuracy": 0.7, "validation_images": 360})
+    best = {"accuracy": 0.9, "best_accuracy": 0.9}
+    assert run.summary == {**best, "validation_accuracy": 0.7, "validation_images": 360}
+    assert run.logged[1]["validation_accuracy"] == 0.7
+
+
 def test_a_folder_that_cannot_be_written_costs_no_number(fake, tmp_path, capsys):
     run = fake()
     folder = tmp_path / "run"

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from tuning.analysis import correlations, setting_importances, trial_rows
+from tuning.analysis import TrialRow, correlations, setting_importances, trial_rows
 from tuning.database import open_storage
-from tuning.report import plot_settings, write_report
+from tuning.report import metric_titles, plot_settings, trial_table, write_report
 from tuning.study import make_sampler, open_study, queue_untried
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, parse_sweep, read_sweep
 from tuning.trial import TrialFailed, best_metrics
@@ -154,6 +154,29 @@ def test_importance_and_correlation_of_the_settings():
     assert found["nr_filters"] == pytest.approx(1) and abs(found["batch_size"]) < 0.5 and "augment" not in found
 
 
+def test_titles_name_the_images_that_epochs_are_chosen_on():
+    spec = {"parameters": {"lr": {"min": 0.1, "max": 0.2}}, "fixed": {"dataset": "digits"}}
+    assert metric_titles(spec)["accuracy"] == "validation accuracy"
+    held = metric_titles(spec | {"fixed": {"select_on": "holdout"}})
+    assert (held["val_bpd"], held["fid"]) == ("held-out bits/dim", "FID")
+    both = {"select_on": {"values": ["validation", "holdout"]}}
+    assert metric_titles(spec | {"parameters": both})["f1"] == "held-out or validation macro F1"
+
+
+def test_the_table_has_the_figures_of_the_validation_images():
+    history = [{"epoch": 1, "accuracy": 0.9, "val_bpd": 3.0}, {"epoch": 2, "accuracy": 0.8, "val_bpd": 2.9}]
+    without = TrialRow(0, "complete", {}, {}, best_metrics(history, "accuracy", "maximize"), history, 1.0)
+    assert "validation" not in trial_table([without], [], "accuracy")
+    history[1] |= {"validation_accuracy": 0.7, "validation_bpd": 3.1, "validation_images": 360}
+    metrics = best_metrics(history, "accuracy", "maximize")
+    assert (metrics["epoch"], metrics["accuracy"], metrics["validation_accuracy"]) == (1, 0.9, 0.7)
+    row = TrialRow(1, "complete", {}, {}, metrics, history, 1.0)
+    header, _, first, second, _, note = trial_table([row, without], [], "accuracy").splitlines()
+    assert header == "| trial | accuracy | val_bpd | epoch | validation_accuracy | validation_bpd | seconds | state |"
+    assert first == "| 1 | 0.9 | 3 | 1 | 0.7 | 3.1 | 1 | complete |" and " | 1 |  |  | 1 | " in second
+    assert note.endswith("; validation_accuracy and validation_bpd are of best.pt, evaluated once at the end.")
+
+
 def test_the_ablation(tmp_path):
     study = synthetic_study("configs/ablation.yaml", tmp_path / "s", 8)
     written = write_report(study, tmp_path / "report")
@@ -182,6 +205,6 @@ def test_trials_of_equal_settings_have_no_importances(tmp_path, capsys):
             params=settings, distributions=distributions, value=value, user_attrs=attributes
         )
         study.add_trial(trial)
-    written = plot_settings(study, trial_rows(study), ["lr", "tag"], "accuracy", "maximize", tmp_path)
+    written = plot_settings(study, trial_rows(study), ["lr", "tag"], "accuracy", "accuracy", "maximize", tmp_path)
     assert [path.name for path in written] == ["parallel_accuracy.png"]
     assert "importances" in capsys.readouterr().err

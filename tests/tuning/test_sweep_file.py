@@ -244,6 +244,10 @@ def test_keys_of_wandb_alone_are_allowed():
             "no run reports val_accuracy; name one of accuracy, balanced_accuracy, f1, ",
         ),
         (content(metric={"name": "epoch"}), "no run reports epoch"),
+        (
+            content(metric={"name": "validation_accuracy"}),
+            "validation_accuracy is measured once all is chosen; name acc",
+        ),
         (content(metric={"name": "accuracy", "targets": 1}), "key targets"),
         (content(metric={"name": "accuracy", "target": "high"}), "target is 'high', not a number"),
         (content(metric={"name": "accuracy", "goal": "up"}), "goal is 'up'"),
