@@ -30,8 +30,8 @@ def fit_temperature(log_likelihoods: Tensor, labels: Tensor) -> float:
     return float(np.exp(found.x))
 
 
-def cross_fitted_confidence(log_likelihoods: Tensor, labels: Tensor, folds: int = 5) -> Tensor:
-    """The posterior of the most probable class of each image, at a temperature fitted on other images: float64 [N].
+def cross_fitted_temperatures(log_likelihoods: Tensor, labels: Tensor, folds: int = 5) -> Tensor:
+    """A temperature for each image that was fitted on other images: float64 [N].
 
     The images are shuffled, always alike, and divided into ``folds`` parts of nearly equal size (one an image where
     there are fewer images); the temperature of a part is that of `fit_temperature` on the other parts. An image alone
@@ -39,14 +39,17 @@ def cross_fitted_confidence(log_likelihoods: Tensor, labels: Tensor, folds: int 
     """
     from sklearn.model_selection import KFold
 
-    log_p = log_likelihoods.double()
-    if len(labels) < 2:
-        return posterior(log_p).amax(dim=1)
-    confidence = torch.empty(len(labels), dtype=torch.float64)
-    for fit, judge in KFold(min(folds, len(labels)), shuffle=True, random_state=0).split(labels):
-        temperature = fit_temperature(log_p[fit], labels[fit])
-        confidence[judge] = posterior(log_p[judge], None, temperature).amax(dim=1)
-    return confidence
+    temperatures = torch.ones(len(labels), dtype=torch.float64)
+    if len(labels) > 1:
+        for fit, judge in KFold(min(folds, len(labels)), shuffle=True, random_state=0).split(labels):
+            temperatures[judge] = fit_temperature(log_likelihoods[fit], labels[fit])
+    return temperatures
+
+
+def cross_fitted_confidence(log_likelihoods: Tensor, labels: Tensor, folds: int = 5) -> Tensor:
+    """The posterior of the most probable class of each image at `cross_fitted_temperatures`: float64 [N]."""
+    temperatures = cross_fitted_temperatures(log_likelihoods, labels, folds)
+    return posterior(log_likelihoods.double() / temperatures[:, None]).amax(dim=1)
 
 
 def reliability_bins(
