@@ -10,7 +10,7 @@ kinds). Nothing is downloaded but a data set that is not there.
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from data import DatasetName
 from evaluation.cache import Cache
@@ -36,8 +36,8 @@ from utils.script import run_script
 from utils.text import printable
 from utils.values import PathName, PathNames, PositiveInt, Seed
 
-SECTIONS = ("classification", "likelihood", "samples", "robustness", "unseen")
 Section = Literal["classification", "likelihood", "samples", "robustness", "unseen"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 @dataclass

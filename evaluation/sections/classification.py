@@ -98,7 +98,8 @@ def cell(value: Value) -> str:
 
 
 def row(name: str, m: dict[str, Value]) -> Sequence[str]:
-    accuracy = interval(*(float(m[key] or 0) for key in ("accuracy", "accuracy_low", "accuracy_high")), digits=4)
+    estimate, low, high = (float(m[key] or 0) for key in ("accuracy", "accuracy_low", "accuracy_high"))
+    accuracy = interval(estimate, low, high, 4)
     keys = ("balanced_accuracy", "f1", "negative_log_posterior", "negative_log_posterior_scaled")
     more = ("calibration_error", "calibration_error_scaled")
     at = [cell(m[f"accuracy_at_coverage_{c:g}"]) for c in COVERAGES]

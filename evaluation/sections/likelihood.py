@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from data import ImageSet
@@ -62,11 +61,11 @@ def likelihood(networks: Sequence[Network], images: EvaluationImages, report: Re
         )
     values = judged.images[0].numel()
     for name in available_formats():
-        bpd = torch.as_tensor(compressed_bits(judged.images, name)) / values
+        bpd = compressed_bits(judged.images, name) / values
         mean, error = mean_and_error(bpd)
         report.metric(name, "likelihood", {"bpd": mean, "bpd_error": error})
-        of_classes = [f"{value:.3f}" for value in class_means(bpd, judged)]
-        rows.append((FORMATS[name], f"{mean:.3f} ± {error:.3f}", "", "", *of_classes))
+        cells = [f"{value:.3f}" for value in class_means(bpd, judged)]
+        rows.append((FORMATS[name], f"{mean:.3f} ± {error:.3f}", "", "", *cells))
     report.table("likelihood", rows)
 
 

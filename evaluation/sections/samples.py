@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -136,10 +137,7 @@ def samples(
     if not measure.fid_name:
         report.text("FID is not measured: its Inception weights are not here (see --fid_weights).")
     for name, (pixels, labels) in drawn.items():
-        report.figure(
-            f"samples_{name}",
-            lambda file, p=pixels, y=labels: labelled_grid(p, y, images.judged.class_names, file),
-        )
+        report.figure(f"samples_{name}", partial(labelled_grid, pixels, labels, images.judged.class_names))
 
 
 def real_and_noise(images: EvaluationImages, reference_name: str) -> dict[str, tuple[Tensor, Tensor]]:
@@ -244,7 +242,8 @@ def cells(name: str, metrics: dict[str, Value], fid_name: str) -> Sequence[str]:
         values = [metrics.get(part) for part in (key, f"{key}_low", f"{key}_high")]
         if not all(isinstance(value, float) for value in values):
             return "none"
-        return interval(*(factor * float(value or 0) for value in values), digits=digits)
+        estimate, low, high = (factor * float(value or 0) for value in values)
+        return interval(estimate, low, high, digits)
 
     fid = metrics.get(fid_name)
     return (

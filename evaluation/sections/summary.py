@@ -1,5 +1,6 @@
 """What was evaluated, and the table of the most important metrics."""
 
+import os
 from collections.abc import Sequence
 
 from evaluation.protocol import chosen_on
@@ -17,7 +18,7 @@ COLUMNS = {  # of the table: the metric and its digits
     "class agreement": ("samples/class_agreement", 3),
     "derailed": ("samples/derailed", 3),
     "accuracy, corrupted": ("robustness/accuracy", 3),
-    "AUROC, unseen": ("unseen/auroc_mean_input_complexity", 3),
+    "AUROC, unseen": ("unseen/auroc_mean_complexity_webp", 3),
 }
 
 
@@ -35,7 +36,7 @@ def describe(networks: Sequence[Network], images: EvaluationImages) -> str:
             how = "last epoch"
         kind = "PixelCNN++" if network.generative else "ResNet (discriminative baseline)"
         lines.append(
-            f"- {network.name}: {printable(network.path)}, sha256 {network.sha256[:12]}, {kind}, "
+            f"- {network.name}: {printable(shown(network.path))}, sha256 {network.sha256[:12]}, {kind}, "
             f"{parameters:,} parameters, {how}"
         )
     return "\n".join([lines[0], "", *lines[1:]])
@@ -52,3 +53,9 @@ def summary_table(report: Report) -> str:
 
     table = [(row, *(cell(row, *key) for key in used.values())) for row in rows]
     return markdown_table([("", *used), *(row for row in table if any(row[1:]))])
+
+
+def shown(path: str) -> str:
+    """A path, short where it is below the current folder."""
+    near = os.path.relpath(path)
+    return path if near.startswith(os.pardir) else near

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from data import DATASETS, ImageSet, find_images, load_split, read_image
 from evaluation.calibration import fit_temperature
+from evaluation.lossless import compressed_bits
 from evaluation.sections.images import SEED, shuffled
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report
-from evaluation.typicality import auroc, typicality_scores
+from evaluation.typicality import auroc, input_complexity
+from evaluation.typicality import scores as typicality_scores
 from plots.evaluation import plot_scores
 from utils.distributed import main_first
 from utils.errors import DataError, UserError
@@ -22,7 +25,8 @@ from utils.text import composed, file_stems, printable
 MOST = 300  # images of a set that are scored, to save time
 SCORES = {
     "log_likelihood": "log p(x)",
-    "input_complexity": "log p(x) + PNG bits",
+    "complexity_png": "log p(x) + PNG bits",
+    "complexity_webp": "log p(x) + WebP bits",
     "confidence": "confidence",
 }
 
@@ -77,10 +81,10 @@ def unseen(networks: Sequence[Network], judged: ImageSet, sets: dict[str, Tensor
     report.text(
         "AUROC: the probability that an image of the data set has a higher score than one of the other set; 0.5 is "
         "chance, below it the other images look more usual than its own. log p(x) is the mixture over the classes; "
-        "log p(x) + PNG bits is the input complexity score of Serra et al. (2020), with its sign turned; confidence is "
-        "that of the posterior at a temperature fitted on the images of the data set. For class NAME the class is left "
-        "out of the mixture, and its images are the others; the network was trained on them nevertheless, so this is "
-        "only how unlike the other classes they are."
+        "with the bits of a lossless file it is the input complexity score of Serra et al. (2020), with its sign "
+        "turned; confidence is that of the posterior at a temperature fitted on the images of the data set. For "
+        "class_NAME the class is left out of the mixture, and its images are the others; the network was trained on "
+        "them nevertheless, so this is only how unlike the other classes they are."
     )
     rows: list[Sequence[str]] = [("network", "other images", "n", *SCORES.values())]
     for network in networks:
@@ -93,8 +97,8 @@ def unseen(networks: Sequence[Network], judged: ImageSet, sets: dict[str, Tensor
             rows.append((network.name, name, str(count), *(cell(values.get(score)) for score in SCORES)))
             for score, value in values.items():
                 means[score].append(value)
-            panels = {SCORES[score]: (inside[score], outside[score]) for score in inside}
-            report.figure(f"unseen_{network.name}_{name}", lambda file, p=panels, n=name: plot_scores(p, n, file))
+            panels = {SCORES[score]: (inside[score].numpy(), outside[score].numpy()) for score in inside}
+            report.figure(f"unseen_{network.name}_{name}", partial(plot_scores, panels, name))
         if len(sets) > 1:
             average = {score: float(np.mean(values)) for score, values in means.items() if values}
             report.metric(network.name, "unseen", {f"auroc_mean_{score}": value for score, value in average.items()})
@@ -108,7 +112,7 @@ def cell(value: float | None) -> str:
 
 def scores(
     network: Network, judged: ImageSet, others: Tensor | int, name: str
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The scores of the images of the data set and of the others, by name, float64 [N] each.
 
     A baseline has a confidence alone.
@@ -121,7 +125,16 @@ def scores(
         outside = judged.images[truth == others], known[truth == others][:, rest]
     else:
         inside, outside = (judged.images, known), (others, network.scores(others, name))
-    pairs = [typicality_scores(nats, images, temperature) for images, nats in (inside, outside)]
+    first, second = (all_scores(images, nats, temperature) for images, nats in (inside, outside))
     if not network.generative:
-        pairs = [{"confidence": of["confidence"]} for of in pairs]
-    return pairs[0], pairs[1]
+        return {"confidence": first["confidence"]}, {"confidence": second["confidence"]}
+    return first, second
+
+
+def all_scores(images: Tensor, nats: Tensor, temperature: float) -> dict[str, Tensor]:
+    """SCORES of uint8 [N, C, H, W] with log-likelihoods [N, num_classes], float64 [N] each."""
+    shape = tuple(images.shape[1:])
+    found = typicality_scores(compressed_bits(images, "webp"), nats, shape, temperature)
+    found["complexity_webp"] = found.pop("input_complexity")
+    found["complexity_png"] = input_complexity(compressed_bits(images, "png"), nats, shape)
+    return {name: found[name] for name in SCORES}
