@@ -31,7 +31,13 @@ METRICS = {  # keys of metrics.jsonl
     "f1": Metric("{images} macro F1", "maximize"),
     "val_bpd": Metric("{images} bits/dim", "minimize"),
     "fid": Metric("FID", "minimize"),
+    "frechet_distance": Metric("Fréchet distance (EfficientNet)", "minimize"),
+    "kernel_distance": Metric("kernel distance (EfficientNet)", "minimize"),
+    "class_agreement": Metric("class agreement of samples", "maximize"),
+    "derailed": Metric("share of derailed samples", "minimize"),
 }
+SAMPLE_METRICS = ("frechet_distance", "kernel_distance", "class_agreement", "derailed")  # of --metric_samples
+SAMPLED = ("fid", *SAMPLE_METRICS)  # measured with sample grids alone
 BestMetric = Literal["accuracy", "balanced_accuracy", "f1", "bpd"]  # of the best epoch of a run
 FID_NAMES = ("fid", "frechet_distance_unofficial_weights")  # a number from other weights is never called FID
 

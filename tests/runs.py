@@ -10,7 +10,8 @@ from model import load_checkpoint
 
 RUN = (
     "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --dropout 0.2 --precision fp32 --augment flip "
-    "--fid_samples 0 --sample_batch_size 10 --lr 0.003 --lr_schedule cosine --warmup 5 --grad_clip 1 --device cpu"
+    "--fid_samples 0 --metric_samples 0 --sample_batch_size 10 --lr 0.003 --lr_schedule cosine --warmup 5 "
+    "--grad_clip 1 --device cpu"
 ).split()
 SHORT = [*RUN, *"--max_epochs 3 --batch_size 128 --sampling_interval 2".split()]
 

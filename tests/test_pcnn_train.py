@@ -16,7 +16,7 @@ from utils.errors import UserError
 
 TINY = (
     "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --batch_size 128 --dropout 0 --precision fp32 "
-    "--fid_samples 0"  # tests/training/test_samples.py has its own runs
+    "--fid_samples 0 --metric_samples 0"  # tests/training/test_samples.py has its own runs
 ).split()
 
 

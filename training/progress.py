@@ -60,7 +60,7 @@ def epoch_line(report: dict[str, Any], max_epochs: int, images: str) -> str:
     if "val_bpd" in report:
         line += f"  {images} {report['val_bpd']:.3f} bits/dim, accuracy {report['accuracy']:.4f}"
         line += f" (balanced {report['balanced_accuracy']:.4f}), macro F1 {report['f1']:.4f}"
-    for name in FID_NAMES:
+    for name in (*FID_NAMES, "frechet_distance"):
         if name in report:
             line += f", {name} {report[name]:.2f}"
     if "skipped_steps" in report:

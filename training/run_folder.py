@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from evaluation.metrics import FID_NAMES
+from evaluation.metrics import FID_NAMES, METRICS
 from evaluation.protocol import IMAGES
 from plots.curves import plot_learning_curves
 from training.saved_values import epoch_report
@@ -159,7 +159,10 @@ def curve_panels(reports: Sequence[dict[str, Any]], images: str) -> dict[str, di
         f"{images} accuracy": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "macro F1"},
     }
     distances = [name for name in FID_NAMES if any(name in report for report in reports)]
-    return panels | {name.replace("_", " "): {name: "samples"} for name in distances}
+    titles = {name: name.replace("_", " ") for name in distances}
+    if any("frechet_distance" in report for report in reports):
+        titles["frechet_distance"] = METRICS["frechet_distance"].title
+    return panels | {title: {name: "samples"} for name, title in titles.items()}
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+ERRORS = ("fid_error", "sample_metrics_error")  # of a report: why a measurement failed
+
 
 def whole_number(value: Any, name: str, least: int = 0) -> int:
     """``value`` if it is a whole number from ``least`` on, else TypeError."""
@@ -23,6 +25,6 @@ def epoch_report(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or type(value.get("epoch")) is not int:
         raise ValueError(f"{value!r} is not the report of an epoch")
     for name, entry in value.items():
-        if name != "fid_error" and entry is not None and type(entry) not in (int, float):
+        if name not in ERRORS and entry is not None and type(entry) not in (int, float):
             raise ValueError(f"{name} of epoch {value['epoch']} is {entry!r}, not a number")
     return value

@@ -101,6 +101,8 @@ class TrainSettings:
         sample_batch_size: images of a grid, equal per class, at least 1.
         fid_samples: images that FID is measured on with every sample grid, equal per class, against the data set's
             test split (the images of --select_on where it has none); 0 is never.
+        metric_samples: images that the metrics of samples without a download are measured on with every sample grid,
+            equal per class, against the same split at the network's size; 0 is never.
         fid_dims: features of the Inception network, 64, 192, 768 or 2048; values for different dims are not comparable.
         fid_weights: a copy of pytorch-fid's Inception weights; by default the file in torch's cache, downloaded if it
             is missing.
@@ -156,6 +158,7 @@ class TrainSettings:
     sampling_interval: NonNegativeInt = field(default=25, metadata=FREE)
     sample_batch_size: PositiveInt = field(default=16, metadata=FREE)
     fid_samples: NonNegativeInt = field(default=100, metadata=FREE)
+    metric_samples: NonNegativeInt = field(default=100, metadata=FREE)
     fid_dims: Literal[64, 192, 768, 2048] = field(default=2048, metadata=FREE)
     fid_weights: PathName | None = field(default=None, metadata=FREE | MACHINE)
     save_interval: PositiveInt = field(default=25, metadata=FREE)

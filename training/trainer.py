@@ -296,7 +296,7 @@ class Trainer:
         return False
 
     def draw_samples(self, samples: TrainingSamples, epoch: int) -> dict[str, float | str]:
-        """Write a grid of samples, one row per class; returns what the report says of FID."""
+        """Write a grid of samples, one row per class; returns what the report says of them."""
         images = samples.draw(self.step.averaged)
         path = self.folder.samples / f"epoch_{epoch:04d}.png"
         with tolerate_write_errors(path.name):

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from evaluation.metrics import FID_NAMES, METRICS
+from data import DATASETS
+from evaluation.metrics import FID_NAMES, METRICS, SAMPLE_METRICS
 from evaluation.protocol import VALIDATION
 from training.settings import TrainSettings
 from tuning.flags import SETTINGS, to_flags
@@ -19,6 +20,7 @@ MEASURED = tuple(
 )
 NEEDS: dict[str, tuple[str, ...]] = {  # settings that are above 0 where a metric is measured
     **dict.fromkeys(FID_NAMES, ("sampling_interval", "fid_samples")),
+    **dict.fromkeys(SAMPLE_METRICS, ("sampling_interval", "metric_samples")),
     "train_cross_entropy": ("discriminative_weight",),
 }
 
@@ -40,6 +42,9 @@ def check_measured(metric: str, settings: TrainSettings, searched: Iterable[str]
     for name in NEEDS.get(metric, ()):
         if name not in searched and not getattr(settings, name):
             raise UserError(f"metric: {metric} is measured only with {name} above 0; set it, or take another metric")
+    unknown = "dataset" not in searched and DATASETS[settings.dataset].imagenet_classes is None
+    if metric == "class_agreement" and unknown:
+        raise UserError(f"metric: {metric} is not measured on {settings.dataset}; take another metric")
 
 
 def check_candidates(parameters: Sequence[Parameter], raw: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import METRICS, SAMPLED
 from evaluation.protocol import IMAGES, VALIDATION
 from plots.sweeps import Curve, plot_ablation, plot_curves, plot_importance, plot_parallel
 from training.settings import TrainSettings
@@ -123,7 +123,7 @@ def trial_table(rows: Sequence[TrialRow], names: Sequence[str], metric: str) -> 
         metrics = [format_value(row.metrics.get(key)) for key in keys]
         state = f"{row.state}: {row.failure}" if row.failure else row.state
         table.append([str(row.number), *settings, *metrics, f"{row.seconds:.0f}", state])
-    more = "; FID is the lowest of the run" if "fid" in keys else ""
+    more = "; those of samples are the best of the run" if set(SAMPLED) & set(keys) else ""
     if at_the_end[0] in keys:
         more += f"; {' and '.join(at_the_end)} are of best.pt, evaluated once at the end"
     return f"{markdown_table(table)}\nMetrics are of the epoch with the best {metric}{more}.\n"

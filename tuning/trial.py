@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna import Trial
 
-from evaluation.metrics import METRICS, best_report, is_finite
+from evaluation.metrics import METRICS, SAMPLED, best_report, is_finite
 from evaluation.protocol import VALIDATION
 from training.run_folder import read_reports
 from training.settings import TrainSettings
@@ -121,15 +121,15 @@ def report_metric(trial: Trial, metric: str, reports: list[dict[str, Any]], repo
 
 
 def best_metrics(reports: list[dict[str, Any]], metric: str, goal: str) -> dict[str, Any] | None:
-    """The metrics of the best epoch, with the lowest FID of the run, which is not measured in every epoch, and those of
-    the validation images where they are evaluated at the end."""
+    """The metrics of the best epoch; those of samples, which not every epoch has, are the best of the run, and those of
+    the validation images, where they are evaluated at the end, the last."""
     best = best_report(reports, metric, goal)
     if best is None:
         return None
-    lowest = best_report(reports, "fid", "minimize")
+    sampled = {name: best_report(reports, name, METRICS[name].goal) for name in SAMPLED if name != metric}
     metrics = {key: best[key] for key in dict.fromkeys((*STORED_KEYS, metric)) if key in best}
     metrics |= {key: value for key, value in reports[-1].items() if key.startswith(VALIDATION)}
-    return metrics | ({"fid": lowest["fid"]} if lowest else {})
+    return metrics | {name: report[name] for name, report in sampled.items() if report}
 
 
 def failure_reason(log: Path, returncode: int) -> str:

@@ -2,16 +2,22 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import yaml
 
 import generate
 import pcnn_train
 from data import load_split, read_image
+from evaluation.samples.distances import Distances
+from evaluation.samples.features import EfficientNetFeatures
 from model import PixelCNN, save_checkpoint
+from tests.runs import reports
+from training.run_folder import read_reports
 from training.samples import TrainingSamples, draw_per_class
 from training.settings import TrainSettings
 
@@ -20,7 +26,8 @@ UNOFFICIAL = "frechet_distance_unofficial_weights"
 
 SMALL = {
     "dataset": "folder", "image_size": 8, "nr_resnet": 1, "nr_filters": 4, "nr_logistic_mix": 1, "batch_size": 8,
-    "max_epochs": 2, "sampling_interval": 1, "sample_batch_size": 2, "fid_samples": 5, "fid_dims": 64, "device": "cpu",
+    "max_epochs": 2, "sampling_interval": 1, "sample_batch_size": 2, "fid_samples": 5, "fid_dims": 64,
+    "metric_samples": 0, "device": "cpu",
 }  # fmt: skip
 
 
@@ -112,4 +119,77 @@ def test_reference_is_the_test_split_or_validation(hub, own_folder, digits, caps
 def test_configurations():
     configs = {name: yaml.safe_load(Path("configs", f"{name}.yaml").read_text()) for name in ("cpen455", "digits")}
     assert configs["cpen455"]["fid_dims"] == 192 and configs["cpen455"]["fid_samples"] == 100
-    assert configs["digits"]["fid_samples"] == 0
+    assert configs["digits"]["fid_samples"] == configs["digits"]["metric_samples"] == 0
+
+
+MEASURED = {"frechet_distance", "kernel_distance", "derailed"}  # class agreement needs the ImageNet classes
+CHEAP = {"fid_samples": 0, "metric_samples": 6}
+
+
+@pytest.fixture
+def sizes(monkeypatch) -> list[int]:
+    """How many images EfficientNet-Lite0 was given, call by call."""
+    found, real = [], EfficientNetFeatures.__call__
+
+    def call(self, images):
+        found.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(EfficientNetFeatures, "__call__", call)
+    return found
+
+
+def test_a_run_measures_samples_without_a_download(own_folder, tmp_path, capsys, sizes):
+    one, two = train(own_folder, tmp_path / "run", **CHEAP)
+    assert sizes == [6, 6, 6]  # 3 of each class, the test split once, and 3 of each class
+    for report in (one, two):
+        assert report.keys() > MEASURED and not {"fid", "class_agreement", "sample_metrics_error"} & report.keys()
+        assert report["frechet_distance"] > 0 and 0 <= report["derailed"] <= 1
+    assert f"frechet_distance {two['frechet_distance']:.2f}" in capsys.readouterr().out
+    without = train(own_folder, tmp_path / "without", fid_samples=0)
+    assert [report["train_bpd"] for report in without] == [one["train_bpd"], two["train_bpd"]]
+    assert not any(MEASURED & report.keys() for report in without)
+
+    train(own_folder, tmp_path / "parts", **CHEAP, max_epochs=1)
+    assert pcnn_train.main(["--resume", str(tmp_path / "parts"), "--max_epochs", "2"]) == 0
+    assert reports(tmp_path / "parts") == reports(tmp_path / "run")
+
+
+def test_measurements_that_fail_are_told_and_the_run_goes_on(own_folder, tmp_path, monkeypatch, capsys):
+    real, calls = Distances.frechet, []
+
+    def fails_first(self, *chosen):
+        calls.append(self)
+        if len(calls) == 1:
+            raise ValueError("no\nconvergence")
+        return real(self, *chosen)
+
+    monkeypatch.setattr(Distances, "frechet", fails_first)
+    train(own_folder, tmp_path / "run", **CHEAP)
+    one, two = read_reports(tmp_path / "run")
+    assert one["sample_metrics_error"] == "ValueError: no convergence" and not MEASURED & one.keys()
+    assert two.keys() > MEASURED
+    lines = [line for line in capsys.readouterr().err.splitlines() if "convergence" in line]
+    assert lines == ["metrics of samples failed: ValueError: no convergence"]
+
+
+def test_without_the_package_a_run_says_so_once(own_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    run = train(own_folder, tmp_path / "run", **CHEAP)
+    assert len(run) == 2 and not any({*MEASURED, "sample_metrics_error"} & report.keys() for report in run)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "metrics of samples" in line]
+    assert len(lines) == 1 and "pip install" in lines[0]
+
+
+def test_samples_of_cpen455_are_measured_at_the_size_of_the_network(cpen455):
+    """Real images in the place of samples: their classes are recognized, and none is derailed."""
+    validation = load_split("cpen455", "validation", 16, cpen455)
+    settings = TrainSettings(data_dir=str(cpen455), image_size=16, fid_samples=0, metric_samples=40)
+    samples = TrainingSamples(settings, validation, torch.device("cpu"))
+    assert samples.metrics.real.shape == (519, 3, 16, 16)
+    real = torch.stack([validation.images[validation.labels == label][:10] for label in range(4)])
+    noise = torch.randint(0, 256, real.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    good, bad = samples.measure(real), samples.measure(noise)
+    assert good["class_agreement"] > 0.6 and good["derailed"] == 0 and bad["derailed"] == 1
+    assert good["kernel_distance"] < 0.1 * bad["kernel_distance"]
+    assert good["frechet_distance"] < 0.5 * bad["frechet_distance"]

@@ -17,6 +17,7 @@ from training.settings import TrainSettings
 from training.tracking import Tracker, WandbTracker, report_failed_trial, start_tracker
 
 DIGITS = "--dataset digits --nr_resnet 1 --nr_filters 4 --nr_logistic_mix 1 --batch_size 256 --dropout 0".split()
+DIGITS += ["--metric_samples", "0"]
 SHORT = [*DIGITS, *"--max_epochs 2 --sample_batch_size 10 --lr 0.01 --ema 0.5".split()]
 
 

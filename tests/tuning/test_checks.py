@@ -108,11 +108,20 @@ def sweep(metric, constants):
         ("fid", {}, ["--fid_samples", "0"]),
         ("frechet_distance_unofficial_weights", {"fid_samples": {"value": 0}}, []),
         ("train_cross_entropy", {}, []),
+        ("kernel_distance", {"sampling_interval": {"value": 0}}, []),
+        ("frechet_distance", {}, ["--metric_samples", "0"]),
     ],
 )
 def test_a_metric_that_these_trials_do_not_measure(metric, constants, flags):
     with pytest.raises(UserError, match=f"{metric} is measured only with [a-z_]+ above 0"):
         fixed_settings(sweep(metric, constants), flags)
+
+
+def test_class_agreement_needs_a_data_set_with_imagenet_classes():
+    fixed_settings(sweep("class_agreement", {}))  # cpen455
+    fixed_settings(sweep("class_agreement", {"dataset": {"values": ["digits", "cpen455"]}}))
+    with pytest.raises(UserError, match="class_agreement is not measured on digits"):
+        fixed_settings(sweep("class_agreement", {"dataset": {"value": "digits"}}))
 
 
 def test_a_metric_that_some_trials_measure():

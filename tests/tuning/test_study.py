@@ -122,9 +122,21 @@ def test_the_report(tmp_path):
     assert accuracies == sorted(accuracies, reverse=True) and all(row.metrics["epoch"] == 2 for row in rows)
     table = (tmp_path / "report" / "table.md").read_text().splitlines()
     assert table[0].startswith("| trial | batch_size | nr_filters |") and " fid " in table[0]
+    assert table[-1] == "Metrics are of the epoch with the best accuracy; those of samples are the best of the run."
     assert table[2].startswith(f"| {rows[0].number} |") and r"failed: error: a \| b" in table[13]
     best = yaml.safe_load((tmp_path / "report" / "best.yaml").read_text())
     assert best == rows[0].settings | {"lr_decay": 0.99995, "max_epochs": 200, "en_wandb": False}
+
+
+def test_metrics_of_samples_are_the_best_of_the_run():
+    history = [
+        {"epoch": 1, "accuracy": 0.5, "fid": 30.0, "frechet_distance": 200.0, "class_agreement": 0.6, "derailed": 0.2},
+        {"epoch": 2, "accuracy": 0.9},
+        {"epoch": 3, "accuracy": 0.7, "fid": 40.0, "frechet_distance": 150.0, "class_agreement": 0.8, "derailed": 0.3},
+    ]
+    sampled = {"fid": 30.0, "frechet_distance": 150.0, "class_agreement": 0.8, "derailed": 0.2}
+    assert best_metrics(history, "accuracy", "maximize") == {"epoch": 2, "accuracy": 0.9} | sampled
+    assert best_metrics(history, "fid", "minimize") == {"epoch": 1, "accuracy": 0.5} | sampled
 
 
 def test_importance_and_correlation_of_the_settings():

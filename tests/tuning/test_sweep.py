@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import sweep as script_module
-from evaluation.metrics import FID_NAMES
+from evaluation.metrics import FID_NAMES, SAMPLE_METRICS
 from tests.runs import reports
 from tuning.checks import MEASURED
 from tuning.database import open_storage
@@ -62,7 +62,7 @@ def test_a_killed_sweep_is_resumed(tmp_path, script, capsys):
     lines = result.stdout.splitlines()
     assert lines[0] == "trial 1 was interrupted and is run again"
     assert [line.split()[0] for line in lines[1:3]] == ["[2/3]", "[3/3]"]
-    reported = set(MEASURED) - {*FID_NAMES, "train_cross_entropy", "seconds", "images_per_second"}
+    reported = set(MEASURED) - {*FID_NAMES, *SAMPLE_METRICS, "train_cross_entropy", "seconds", "images_per_second"}
     again = trials(tmp_path)
     assert [trial.state.name for trial in again] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert again[2].params == killed.params and again[3].params != again[0].params
