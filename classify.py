@@ -2,10 +2,11 @@
 
 A PATH is a file, or a folder that is searched recursively for files with an image's extension. --dataset NAME
 --split SPLIT classifies a split of a data set instead. The CSV has a row for each image, in order: path, label,
-class_name, confidence (posterior probability), bpd (bits per dimension under that class), logp_<class> (nats) for each
-class, error. A missing or unreadable file gets only an error, and the exit status is 1. A text that a spreadsheet would
-run as a formula is prefixed with '. Where the true class is known (a folder above the image is named after a class, or
-the split has labels), accuracy and F1 are printed, and confusion.png and reliability.png are written beside the CSV.
+class_name, confidence (posterior probability), bpd (bits per dimension under that class), typicality (the fraction of
+validation images that are odder), logp_<class> (nats) for each class, error. A missing or unreadable file gets only an
+error, and the exit status is 1. A text that a spreadsheet would run as a formula is prefixed with '. Where the true
+class is known (a folder above the image is named after a class, or the split has labels), accuracy and F1 are printed,
+and confusion.png and reliability.png are written beside the CSV.
 Rows are written to OUT.partial one by one, and --resume continues an interrupted classification. --out - writes the CSV
 to standard output, and what is otherwise printed there to stderr; it and a pipe have no OUT.partial and no figures.
 """
@@ -29,6 +30,7 @@ from evaluation.predictions import Prediction, posterior_temperature, predict, w
 from evaluation.prior import class_prior, describe_prior, prior_weights
 from evaluation.report import figure_paths, report
 from evaluation.scoring import MirrorScorer, Scorer
+from evaluation.typicality import stored_reference
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from utils.arguments import parse_settings, repeat_flag
 from utils.device import pick_device
@@ -40,7 +42,7 @@ from utils.precision import Precision
 from utils.script import run_script
 from utils.signals import Interrupted, Interruption
 from utils.text import printable
-from utils.values import PathName, PathNames, PositiveInt, Temperature
+from utils.values import OpenFraction, PathName, PathNames, PositiveInt, Temperature
 
 
 @dataclass
@@ -61,7 +63,9 @@ class ClassifySettings:
             Uniform by default.
         temperature: of the posterior, used for the confidence; labels do not depend on it. By default
             the one in the checkpoint, which was fitted on held-out or validation images, else 1.
-        tta: none, or flip: average log p of an image and of its mirror image (bpd and logp_ too), in twice the time.
+        reject: images of a typicality below this number, between 0 and 1, get no class (label -1).
+        tta: none, or flip: average log p of an image and of its mirror image (bpd, typicality and logp_ too), in twice
+            the time.
         explain: a folder for the attribution maps: the per-pixel log-likelihood ratio of the two most probable classes.
         batch_size: images per batch, at least 1; auto is the device's default. Halved when memory runs out.
         precision: of the network: fp32, bf16, fp16 (CUDA only), or auto: bf16 where the device has it natively, fp16
@@ -80,6 +84,7 @@ class ClassifySettings:
     data_dir: PathName | None = None
     prior: list[float | str] | None = None
     temperature: Temperature | None = None
+    reject: OpenFraction | None = None
     tta: Literal["none", "flip"] = "none"
     explain: PathName | None = None
     batch_size: PositiveInt | Literal["auto"] = "auto"
@@ -116,6 +121,7 @@ def classify(settings: ClassifySettings) -> int:
     weights = prior_weights(settings.prior, net.class_names)
     prior = class_prior(weights)
     temperature = posterior_temperature(settings.temperature, net)
+    reference = stored_reference(net, settings.reject)
     warn_unconditional(net, "labels and confidences mean nothing, every image gets the class of the largest prior")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata; what matters is in the rows
     if settings.dataset is None:
@@ -141,13 +147,14 @@ def classify(settings: ClassifySettings) -> int:
         "checkpoint": file_hash(Path(settings.checkpoint)),
         "prior": weights,
         "temperature": temperature,
+        "reject": settings.reject,
         "tta": settings.tta,
         "csv_bom": settings.csv_bom,
         "precision": [settings.precision, scorer.precision],
         "batches": [device.type, scorer.batch_size, world_size()],  # on which the last digit depends
     }
     if rank() > 0:  # the main process alone writes
-        for _ in predict(score, images, prior, temperature, from_main(0)):
+        for _ in predict(score, images, prior, temperature, from_main(0), reference, settings.reject):
             pass
         return 0
     file = PredictionFile(settings.out, net.class_names, identity, images, settings.resume)
@@ -155,7 +162,7 @@ def classify(settings: ClassifySettings) -> int:
     try:
         with file, interruption, interruption.promptly():
             start = from_main(len(file.predictions))
-            predicting = predict(score, images, prior, temperature, start)
+            predicting = predict(score, images, prior, temperature, start, reference, settings.reject)
             bar = tqdm(predicting, "classifying", len(images.names), initial=start, unit="image", disable=None)
             for prediction in bar:
                 file.write(prediction)
@@ -167,7 +174,7 @@ def classify(settings: ClassifySettings) -> int:
         raise Interrupted(stop.signum, f"stopped; {done}: to resume, repeat the command with --resume") from None
     if prior is not None:
         print(describe_prior(prior, net.class_names))
-    for line in report(file.predictions, net.class_names, settings.out):
+    for line in report(file.predictions, net.class_names, settings.out, settings.reject):
         print(line)
     complete = settings.explain is None or explain(net, images, file.predictions, settings.explain, settings.tta)
     for line in images.notes:

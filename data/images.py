@@ -24,6 +24,7 @@ LARGE_PIXELS = 2**24
 ONE_LARGE = RLock()  # converting an image at the limit takes gigabytes, so threads take turns
 UNUSED_FORMATS = {
     *("BUFR", "GRIB", "HDF5", "MPEG"),  # Pillow registers these but cannot decode them
+    "JXL",  # a plugin may register it at any moment, and what can be read must not depend on that
     "EPS",  # a PostScript program, which Pillow would run in Ghostscript
 }
 DRAFT_FACTOR = 4  # large JPEGs are decoded at reduced size to save memory, at least 4 x the target

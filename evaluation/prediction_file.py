@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TextIO
@@ -59,8 +60,8 @@ class PredictionFile:
         path: of the file; where it is a link, its target is written.
         class_names: of the network.
         identity: what must be equal for a classification to be resumed, plain values, kept in PATH.partial.json; the
-            weights of the classes are in "prior", if any, and "csv_bom" is whether the file begins with a byte-order
-            mark.
+            weights of the classes are in "prior", if any, "csv_bom" is whether the file begins with a byte-order mark,
+            and "reject" the typicality below which images are rejected, if any are.
         images: what is classified, in order.
         resume: keep the rows of an interrupted classification.
 
@@ -157,7 +158,7 @@ class PredictionFile:
     @property
     def header(self) -> list[str]:
         scores = [f"logp_{name}" for name in self.class_names]
-        return ["path", "label", "class_name", "confidence", "bpd", *scores, "error"]
+        return ["path", "label", "class_name", "confidence", "bpd", "typicality", *scores, "error"]
 
     def write(self, prediction: Prediction) -> None:
         """Append a row, numbers with 9 significant digits (a float32 exactly). Raises UserError on a full disk."""
@@ -165,15 +166,17 @@ class PredictionFile:
         if p.error:
             cells = [""] * (len(self.header) - 2)
         else:
-            numbers = [f"{number:.9g}" for number in (p.confidence, p.bpd, *p.log_likelihoods)]
-            cells = [str(p.label), safe(self.class_names[p.label]), *numbers]
+            typicality = "" if math.isnan(p.typicality) else f"{p.typicality:.9g}"
+            confidence, bpd, *scores = [f"{number:.9g}" for number in (p.confidence, p.bpd, *p.log_likelihoods)]
+            label = ["-1", ""] if p.rejected else [str(p.label), safe(self.class_names[p.label])]
+            cells = [*label, confidence, bpd, typicality, *scores]
         with self.row_errors():
             self.writer.writerow([safe(p.name), *cells, safe(p.error)])
             self.file.flush()  # the row survives whatever ends this process
         self.remember(p)
 
     def remember(self, p: Prediction) -> None:
-        self.predictions.append(Prediction(p.name, p.truth, (), p.label, p.second, p.confidence, p.bpd, p.error))
+        self.predictions.append(replace(p, log_likelihoods=()))
 
     def read_rows(self) -> int:
         """Read the rows of an earlier process; returns where the last complete one ends, in bytes. Raises UserError."""
@@ -204,15 +207,19 @@ class PredictionFile:
             return Prediction(**known, error=plain(row[-1]))
         edited = f"program, or was edited (row {number + 1}),"
         try:
-            label, confidence, bpd = int(row[1]), float(row[3]), float(row[4])
-            scores = [float(cell) for cell in row[5:-1]]
+            label, confidence, bpd, typicality = int(row[1]), float(row[3]), float(row[4]), float(row[5] or "nan")
+            scores = [float(cell) for cell in row[6:-1]]
         except ValueError:
             raise self.mismatch(edited) from None
-        if not 0 <= label < len(self.class_names) or row[2] != safe(self.class_names[label]):
-            raise self.mismatch(edited)
         evidence = [score + math.log(weight) for score, weight in zip(scores, self.prior, strict=True)]
+        rejected = label == -1 and self.identity.get("reject") is not None
+        if rejected and row[2] == "":
+            label = max(range(len(scores)), key=evidence.__getitem__)
+        elif not 0 <= label < len(self.class_names) or row[2] != safe(self.class_names[label]):
+            raise self.mismatch(edited)
         second = max((i for i in range(len(scores)) if i != label), key=evidence.__getitem__, default=-1)
-        return Prediction(**known, label=label, second=second, confidence=confidence, bpd=bpd)
+        known |= {"confidence": confidence, "bpd": bpd, "typicality": typicality, "rejected": rejected}
+        return Prediction(**known, label=label, second=second)
 
     def mismatch(self, what: str) -> UserError:
         return UserError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evaluation.images import Images
 from evaluation.scoring import Score
+from evaluation.typicality import typicality
 from model import PixelCNN, bits_per_dim, posterior
 from utils.console import notify
 from utils.distributed import gather, rank, shared_batches, world_size
@@ -26,11 +27,13 @@ class Prediction:
         name: its path.
         truth: true label, -1 unknown.
         log_likelihoods: log p(image | class) in nats for every class; empty where ``error`` is set.
-        label: the most probable class, -1 where ``error`` is set.
+        label: the most probable class, of a rejected image too; -1 where ``error`` is set.
         second: the class after it, -1 where there is none.
         confidence: posterior probability of that class, 0..1.
         bpd: bits per dimension of the image under that class.
         error: why the image could not be read, empty if it could.
+        typicality: fraction of the checkpoint's reference images that are odder, 0..1; NaN without a reference.
+        rejected: whether it is too odd to be given a class.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Prediction:
     confidence: float = math.nan
     bpd: float = math.nan
     error: str = ""
+    typicality: float = math.nan
+    rejected: bool = False
 
 
 def posterior_temperature(given: float | None, net: PixelCNN) -> float:
@@ -58,12 +63,19 @@ def warn_unconditional(net: PixelCNN, consequence: str) -> None:
 
 
 def predict(
-    score: Score, images: Images, prior: Tensor | None = None, temperature: float = 1.0, start: int = 0
+    score: Score,
+    images: Images,
+    prior: Tensor | None = None,
+    temperature: float = 1.0,
+    start: int = 0,
+    reference: dict[str, Any] | None = None,
+    reject: float | None = None,
 ) -> Iterator[Prediction]:
     """Classify the images from number ``start`` on: one prediction each, in order, with an error for a bad file.
 
     While a batch is scored the next one is read. ``prior`` is p(class) [num_classes], uniform if None; temperature is
-    that of `posterior`. Several processes share each batch; all get all predictions.
+    that of `posterior`. With a ``reference``, see `evaluation.typicality`, images have a typicality, and those below
+    ``reject`` are rejected. Several processes share each batch; all get all predictions.
     """
     joint = score.batch_size * world_size()
     first = start // joint * joint  # the same batches from any start: rounding differs between batches
@@ -81,7 +93,9 @@ def predict(
             results = list(reading)
             reading = pool.map(read, following)
             readable = [result for result in results if isinstance(result, Tensor)]
-            labelled = label_batch(score, torch.stack(readable), prior, temperature) if readable else iter(())
+            labelled: Iterator[dict[str, Any]] = iter(())
+            if readable:
+                labelled = label_batch(score, torch.stack(readable), prior, temperature, reference, reject)
             predictions = []
             for i, result in zip(share, results, strict=True):
                 known: dict[str, Any] = {"name": images.names[i], "truth": images.truth[i]}
@@ -95,13 +109,24 @@ def predict(
                 first += 1
 
 
-def label_batch(score: Score, images: Tensor, prior: Tensor | None, temperature: float) -> Iterator[dict[str, Any]]:
+def label_batch(
+    score: Score,
+    images: Tensor,
+    prior: Tensor | None,
+    temperature: float,
+    reference: dict[str, Any] | None = None,
+    reject: float | None = None,
+) -> Iterator[dict[str, Any]]:
     """uint8 [B, C, H, W] -> the fields of a Prediction that the network decides, for each image."""
     log_likelihoods = score(images).double()
     probabilities = posterior(log_likelihoods, prior, temperature)
     evidence = log_likelihoods if prior is None else log_likelihoods + prior.log()  # labels: no temperature
     order = evidence.sort(dim=1, descending=True, stable=True).indices[:, :2]  # of equal classes the first
-    for nats, row, best in zip(log_likelihoods.tolist(), probabilities.tolist(), order.tolist(), strict=True):
+    typical = [math.nan] * len(images)
+    if reference is not None:
+        typical = typicality(reference, images, log_likelihoods).tolist()
+    columns = log_likelihoods.tolist(), probabilities.tolist(), order.tolist(), typical
+    for nats, row, best, share in zip(*columns, strict=True):
         label = best[0]
         yield {
             "log_likelihoods": tuple(nats),
@@ -109,4 +134,6 @@ def label_batch(score: Score, images: Tensor, prior: Tensor | None, temperature:
             "second": best[-1] if len(best) > 1 else -1,
             "confidence": row[label],
             "bpd": bits_per_dim(-nats[label], tuple(images.shape[1:])),
+            "typicality": share,
+            "rejected": reject is not None and not share >= reject,  # of a NaN too
         }

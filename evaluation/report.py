@@ -19,16 +19,23 @@ def figure_paths(out: str | Path, truth: Sequence[int]) -> list[Path]:
     return [Path(out).with_name(name) for name in ("confusion.png", "reliability.png")]
 
 
-def report(predictions: Sequence[Prediction], class_names: Sequence[str], out: str | Path) -> Iterator[str]:
+def report(
+    predictions: Sequence[Prediction], class_names: Sequence[str], out: str | Path, reject: float | None = None
+) -> Iterator[str]:
     """Lines about the predictions in the CSV ``out``; the figures of `figure_paths` are written.
 
-    Images without a prediction are left out, those of unknown class from the metrics too. Raises UserError where a
-    figure cannot be written, after the lines that need none.
+    Images without a prediction are left out, and so are rejected ones, those of a typicality below ``reject``; images
+    of unknown class are left out of the metrics. Raises UserError where a figure cannot be written, after the lines
+    that need none.
     """
-    classified = [p for p in predictions if not p.error]
+    read = [p for p in predictions if not p.error]
+    classified = [p for p in read if not p.rejected]
     counts = Counter(p.label for p in classified)
     names = [printable(name) for name in class_names]
     yield f"{len(classified)} images classified: {', '.join(f'{n}: {counts[i]}' for i, n in enumerate(names))}"
+    if reject is not None and read:
+        coverage = f"coverage {len(classified) / len(read):.4f}"
+        yield f"{len(read) - len(classified)} images rejected (typicality below {reject:g}), {coverage}"
     yield f"predictions: {output_name(out)}"
     known = [p for p in classified if p.truth >= 0]
     if not known:

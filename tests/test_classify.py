@@ -22,7 +22,16 @@ def test_every_cell_is_what_the_network_says(checkpoint, photos, tmp_path, capsy
     net = load_checkpoint(checkpoint)
     table = rows(out)
     assert [row["path"] for row in table] == [str(path) for path in sorted(photos.rglob("*.png"))]
-    columns = ["path", "label", "class_name", "confidence", "bpd", *(f"logp_{name}" for name in NAMES), "error"]
+    columns = [
+        "path",
+        "label",
+        "class_name",
+        "confidence",
+        "bpd",
+        "typicality",
+        *(f"logp_{name}" for name in NAMES),
+        "error",
+    ]
     assert list(table[0]) == columns
     correct = 0
     for row in table:

@@ -13,6 +13,8 @@ import torch
 
 from data import load_split
 from evaluation.evaluate import evaluate
+from evaluation.scoring import Scorer
+from evaluation.typicality import typicality_reference
 from model import PixelCNN, load_checkpoint, save_checkpoint
 from tests.runs import reports
 
@@ -158,21 +160,23 @@ def test_what_ends_a_run_early_saves_and_it_ends_as_if_it_had_not_come(environme
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     torch.manual_seed(0)
-    names = tuple("0123456789")
-    save_checkpoint(
-        tmp_path / "net.pt", PixelCNN(1, 4, 1, 1, 10), image_size=(8, 8), class_names=names, dataset="digits"
-    )
+    net, images = PixelCNN(1, 4, 1, 1, 10), load_split("digits", "validation").images
+    about = {"image_size": (8, 8), "class_names": tuple("0123456789"), "dataset": "digits"}
+    about["typicality"] = typicality_reference(images, Scorer(net, "fp32")(images))
+    save_checkpoint(tmp_path / "net.pt", net, **about)
     return tmp_path / "net.pt"
 
 
 def test_labels_are_those_of_one_process_in_order(checkpoint, environment, tmp_path):
-    flags = ["--checkpoint", checkpoint, "--dataset", "digits", "--precision", "fp32", "--batch_size"]
+    flags = ["--checkpoint", checkpoint, "--dataset", "digits", "--precision", "fp32", "--reject", 0.25, "--batch_size"]
     script = ROOT / "classify.py"
     run([sys.executable, script, *flags, 50, "--out", tmp_path / "one.csv"], environment)
     two = run([*TORCHRUN, script, *flags, 50, "--out", tmp_path / "two.csv"], environment)
     assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
     with open(tmp_path / "two.csv") as file:
-        assert len(list(csv.DictReader(file))) == 360  # the last batch is no whole one
+        table = list(csv.DictReader(file))
+    assert len(table) == 360  # the last batch is no whole one
+    assert 80 < [row["label"] for row in table].count("-1") <= 90 and "rejected (typicality below 0.25)" in two.stdout
     assert two.stdout.count("images classified") == two.stdout.count("macro F1") == 1
 
 

@@ -1,8 +1,9 @@
 """Export a checkpoint for others: python -m training.export_checkpoint --checkpoint runs/NAME/best.pt --out OUT.pt.
 
-It holds the moving average of the weights alone, what was measured on validation images, and the temperature that
-calibrates the posterior, fitted on the images that the epoch was chosen on. The calibration error is measured on other
-images than those that the temperature was fitted on.
+It holds the moving average of the weights alone, what was measured on validation images, the temperature that
+calibrates the posterior, fitted on the images that the epoch was chosen on, and the scores of the validation images,
+with which classify.py compares others (typicality). The calibration error is measured on other images than those that
+the temperature was fitted on.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from evaluation.evaluate import Evaluation, check_labelled, evaluate
 from evaluation.images import check_data_set, files_of_split
 from evaluation.predictions import warn_unconditional
 from evaluation.protocol import chosen_on
+from evaluation.typicality import typicality_reference
 from model import PixelCNN, load_checkpoint, posterior, save_checkpoint
 from training.settings import tagged
 from utils.arguments import parse_settings
@@ -90,6 +92,7 @@ def export(settings: ExportSettings) -> int:
         step=net.metadata.get("step"),
         temperature=temperature,
         temperature_from=settings.split if held is None else "holdout",
+        typicality=typicality_reference(split.images, evaluation.log_likelihoods),
         validation={
             "split": settings.split,
             "images": len(split),

@@ -12,10 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data import DATASETS
-from evaluation.evaluate import evaluate
+from evaluation.evaluate import Evaluation, evaluate
 from evaluation.metrics import METRICS, best_key, ranking
 from evaluation.predictions import warn_unconditional
 from evaluation.protocol import IMAGES
+from evaluation.typicality import typicality_reference
 from model import data_dependent_init, save_checkpoint
 from plots.classification import plot_confusion_matrix
 from plots.images import labelled_grid
@@ -248,7 +249,7 @@ class Trainer:
         images = {"split": self.settings.select_on, "images": len(self.selection)}
         validation = {"bpd": evaluation.bpd, **scores, **images}
         better = self.state.best is None or rank_of_this > self.state.best
-        if better and self.save_best(evaluation.predictions, validation, epoch):
+        if better and self.save_best(evaluation, validation, epoch):
             self.state.best = rank_of_this  # last: what a signal interrupts is repeated
         return report
 
@@ -258,14 +259,16 @@ class Trainer:
             return {}
         return evaluate_best(self.folder.path / "best.pt", self.net, self.validation, self.settings.precision)
 
-    def save_best(self, predictions: Tensor, validation: dict[str, Any], epoch: int) -> bool:
+    def save_best(self, evaluation: Evaluation, validation: dict[str, Any], epoch: int) -> bool:
         """Write best.pt and confusion.png; False where best.pt could not be written."""
-        if not self.save("best.pt", epoch, validation=validation):
+        images, nats = self.selection.images, evaluation.log_likelihoods
+        typicality = typicality_reference(images, nats) if rank() == 0 else None
+        if not self.save("best.pt", epoch, validation=validation, typicality=typicality):
             return False
         if rank() == 0:
             path, names = self.folder.path / "confusion.png", self.train_split.class_names
             with tolerate_write_errors("confusion.png"):
-                truth, predicted = self.selection.labels.tolist(), predictions.tolist()
+                truth, predicted = self.selection.labels.tolist(), evaluation.predictions.tolist()
                 plot_confusion_matrix(truth, predicted, names, path)
                 self.tracker.image("confusion", path, epoch)
         return True

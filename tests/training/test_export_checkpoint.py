@@ -13,6 +13,7 @@ from data import load_split
 from data.splits import hold_out
 from evaluation.calibration import cross_fitted_confidence, expected_calibration_error, fit_temperature
 from evaluation.evaluate import evaluate
+from evaluation.typicality import typicality_reference
 from model import load_checkpoint, posterior, read_checkpoint
 from training import export_checkpoint
 from utils.errors import UserError
@@ -47,6 +48,8 @@ def test_it_holds_the_average_what_was_measured_and_a_temperature(best, half, tm
     assert said["accuracy"] == evaluation.accuracy and said["bpd"] == pytest.approx(evaluation.bpd, abs=1e-6)
     assert said["images"] == 360 and 0 <= said["expected_calibration_error"] <= 1
     assert str(best.parent).encode() not in out.read_bytes()  # nothing of the machine where it was trained
+    reference = typicality_reference(split.images, evaluation.log_likelihoods)
+    torch.testing.assert_close(net.metadata["typicality"]["values"], reference["values"])
     assert net.metadata["temperature"] > 0 and net.metadata["settings"]["nr_filters"] == 8
     told = capsys.readouterr().out
     assert f"accuracy {evaluation.accuracy:.4f}" in told and "(fitted on the same 360 validation images)" in told
@@ -111,6 +114,13 @@ def test_settings_that_are_none_are_left_out(best, settings, tmp_path):
     torch.save(read_checkpoint(best) | {"settings": settings, "epoch": "x", "step": [1]}, path)
     assert export_checkpoint.main(["--checkpoint", str(path), "--out", str(out)]) == 0
     assert read_checkpoint(out)["settings"] == {}
+
+
+def test_a_run_keeps_the_scores_of_its_validation_images(best):
+    net, split = load_checkpoint(best), load_split("digits", "validation")
+    reference = typicality_reference(split.images, evaluate(net, split).log_likelihoods)
+    torch.testing.assert_close(net.metadata["typicality"]["values"], reference["values"])
+    assert reference["images"] == len(reference["values"]) == 360
 
 
 def test_images_without_a_class_or_of_another_data_set_are_refused(best, tmp_path, monkeypatch):
