@@ -63,8 +63,8 @@ class EvaluateSettings:
             there.
         fid_dims: features of the Inception network, 64, 192, 768 or 2048.
         robustness_images: images that are corrupted, as many of each class.
-        ood: what is new to the networks: digits, noise, a folder of images, DATASET:SPLIT, or class:NAME; by default
-            digits and noise.
+        ood: what is new to the networks: digits, noise, a folder of images, DATASET:SPLIT, class:NAME, or the images of
+            the data set blurred, gray, negative or upside_down; by default digits and noise.
         cache: folder of the results that are kept; by default in torch's cache.
         batch_size: images per batch, at least 1; auto is the device's default. Halved when memory runs out.
         precision: of the scores: fp32, bf16, fp16 (CUDA only), or auto (as classify.py); samples are fp32.

@@ -1,13 +1,14 @@
 """How well a network tells images of its data set from others."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur, rgb_to_grayscale
 
 from data import DATASETS, ImageSet, find_images, load_split, read_image
 from evaluation.calibration import fit_temperature
@@ -29,6 +30,13 @@ SCORES = {
     "complexity_webp": "log p(x) + WebP bits",
     "confidence": "confidence",
 }
+# the images of the data set, changed: uint8 [N, C, H, W] -> the same
+CHANGED: dict[str, Callable[[Tensor], Tensor]] = {
+    "blurred": lambda images: gaussian_blur(images, [5, 5], [1.0, 1.0]),
+    "gray": lambda images: rgb_to_grayscale(images, images.shape[1]) if images.shape[1] == 3 else images,
+    "negative": lambda images: 255 - images,
+    "upside_down": lambda images: images.flip(2),
+}
 
 
 def default_sets(dataset: str) -> list[str]:
@@ -38,7 +46,7 @@ def default_sets(dataset: str) -> list[str]:
 def read_sets(names: Sequence[str], judged: ImageSet) -> dict[str, Tensor | int]:
     """What each value of --ood names: images uint8 [N, C, H, W], or the label of a class that is left out.
 
-    A value is digits, noise, DATASET:SPLIT, a folder, or class:NAME. Raises UserError, DataError.
+    A value is digits, noise, a key of CHANGED, DATASET:SPLIT, a folder, or class:NAME. Raises UserError, DataError.
     """
     found = [read_set(name, judged) for name in names]
     return dict(zip(file_stems([Path(name).name or name for name in names]), found, strict=True))
@@ -50,6 +58,8 @@ def read_set(name: str, judged: ImageSet) -> Tensor | int:
     if name == "noise":
         generator = torch.Generator().manual_seed(SEED)
         return torch.randint(0, 256, (MOST, channels, *size), generator=generator, dtype=torch.uint8)
+    if name in CHANGED:
+        return CHANGED[name](judged.images)
     if dataset == "class" and colon:
         if composed(split) not in judged.class_names:
             known = ", ".join(map(printable, judged.class_names))
@@ -65,8 +75,8 @@ def read_set(name: str, judged: ImageSet) -> Tensor | int:
         return torch.stack([read_image(files[i], channels, size) for i in chosen.tolist()])
     if dataset not in DATASETS or dataset == "folder":
         raise UserError(
-            f"--ood {printable(name)} is no folder; give a folder of images, digits, noise, class:NAME, or "
-            f"DATASET:SPLIT as in cifar10:test (data sets: {', '.join(DATASETS)})"
+            f"--ood {printable(name)} is no folder; give a folder of images, digits, noise, {', '.join(CHANGED)}, "
+            f"class:NAME, or DATASET:SPLIT as in cifar10:test (data sets: {', '.join(DATASETS)})"
         )
     images = main_first(lambda: load_split(dataset, split or "validation", size)).images
     images = images[shuffled(len(images))[:MOST].sort().values]
