@@ -192,4 +192,4 @@ def test_samples_of_cpen455_are_measured_at_the_size_of_the_network(cpen455):
     good, bad = samples.measure(real), samples.measure(noise)
     assert good["class_agreement"] > 0.6 and good["derailed"] == 0 and bad["derailed"] == 1
     assert good["kernel_distance"] < 0.1 * bad["kernel_distance"]
-    assert good["frechet_distance"] < 0.5 * bad["frechet_distance"]
+    assert good["frechet_distance"] < 0.7 * bad["frechet_distance"]
