@@ -75,6 +75,15 @@ def shuffled(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(SEED))
 
 
+def some(split: ImageSet, most: int) -> ImageSet:
+    """A split of at most ``most`` images: of a larger one a random part, always the same, in its order."""
+    if len(split) <= most:
+        return split
+    rows = shuffled(len(split))[:most].sort().values
+    paths = tuple(split.paths[i] for i in rows.tolist())
+    return ImageSet(split.images[rows], split.labels[rows], split.class_names, paths)
+
+
 def balanced_order(labels: Tensor) -> Tensor:
     """An order in which the classes take turns, as far as they have images: int64 [N] -> int64 [N]."""
     one_hot = torch.nn.functional.one_hot(labels.clamp(min=0))

@@ -8,7 +8,7 @@ from data import ImageSet
 from data.splits import hold_out
 from evaluation.lossless import available_formats, compressed_bits
 from evaluation.protocol import chosen_on
-from evaluation.sections.images import EvaluationImages, shuffled
+from evaluation.sections.images import EvaluationImages, some
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report
 from model import PixelCNN, bits_per_dim
@@ -80,12 +80,7 @@ def training_images(net: PixelCNN, images: EvaluationImages) -> ImageSet:
     split = images.train
     if chosen_on(net) == "holdout":
         split = hold_out(split)[0]
-    return subset(split, shuffled(len(split))[:TRAIN_IMAGES].sort().values)
-
-
-def subset(split: ImageSet, rows: Tensor) -> ImageSet:
-    paths = tuple(split.paths[i] for i in rows.tolist())
-    return ImageSet(split.images[rows], split.labels[rows], split.class_names, paths)
+    return some(split, TRAIN_IMAGES)
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

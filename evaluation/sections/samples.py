@@ -22,7 +22,7 @@ from evaluation.samples.derailed import roughness
 from evaluation.samples.distances import Distances, Reference, jackknife_interval
 from evaluation.samples.features import EfficientNetFeatures, Features
 from evaluation.samples.neighbours import K, neighbourhoods
-from evaluation.sections.images import SEED, EvaluationImages, balanced_order
+from evaluation.sections.images import SEED, EvaluationImages, balanced_order, some
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report, Value, interval
 from plots.images import labelled_grid
@@ -32,7 +32,8 @@ from utils.text import composed, file_stems, printable
 
 NOISE = 25  # standard deviation, in levels
 FEWEST = K + 1  # images of a set
-SHARE = 256  # images of whose features a process computes at a time
+SHARE = 256  # images that are measured at a time
+REFERENCE_IMAGES = 5000  # of a larger split a random part: the memory for distances grows with the square
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def samples(
     cache: Cache,
 ) -> None:
     """Section 3. The metrics of a row are frechet_distance, kernel_distance, precision, recall, ..."""
-    reference_name, reference = images.reference
+    reference_name, whole = images.reference
+    reference = some(whole, REFERENCE_IMAGES)
     sets = {
         network.name: network.samples(settings.per_class, settings.seed) for network in networks if network.generative
     }
@@ -177,7 +179,8 @@ class Measure:
         self.reference_features = self.features(reference.images).pooled.numpy()
         self.reference = Reference(self.reference_features)
         splits = (reference, images.judged, images.train)
-        self.roughest = max(roughness(split.images).max().item() for split in splits)
+        parts = (part for split in splits for part in split.images.split(SHARE))  # all at once would take gigabytes
+        self.roughest = max(roughness(part).max().item() for part in parts)
         self.fid, self.fid_name = self.load_fid(images)
 
     def load_fid(self, images: EvaluationImages) -> tuple[SafeFID | None, str]:

@@ -1,6 +1,6 @@
 import torch
 
-from evaluation.sections.images import EvaluationImages, balanced_order, shuffled
+from evaluation.sections.images import EvaluationImages, balanced_order, shuffled, some
 
 
 def test_classes_take_turns_as_far_as_they_have_images():
@@ -40,3 +40,12 @@ def test_the_holdout_is_a_part_of_the_training_images(digits):
     held = EvaluationImages("digits", "holdout", None, None)
     train = held.train
     assert set(held.judged.paths) < set(train.paths) and abs(len(held.judged) - len(train) / 10) < 10
+
+
+def test_of_many_images_a_fixed_part_is_taken_in_order(digits):
+    part = some(digits, 20)
+    assert len(part) == 20 and part.paths == some(digits, 20).paths == tuple(sorted(part.paths))
+    assert {*part.paths} < {*digits.paths} and part.paths != digits.paths[:20]
+    place = digits.paths.index(part.paths[7])
+    assert part.images[7].equal(digits.images[place]) and part.labels[7] == digits.labels[place]
+    assert some(digits, 70) is digits
