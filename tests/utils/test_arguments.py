@@ -160,8 +160,8 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 def test_every_path_of_every_program_expands_home(tmp_path, monkeypatch):
     from classify import ClassifySettings
     from data.export import ExportSettings as DataSettings
+    from evaluate import EvaluateSettings
     from evaluation.baseline_training import BaselineSettings
-    from evaluation.pixel_distance import PixelDistanceSettings
     from generate import GenerateSettings
     from sweep import SweepSettings
     from training.export_checkpoint import ExportSettings
@@ -170,13 +170,14 @@ def test_every_path_of_every_program_expands_home(tmp_path, monkeypatch):
 
     monkeypatch.setenv("HOME", str(tmp_path))
     positional = {DataSettings: ["dataset", "split", "out"], SweepSettings: ["sweep"], ResultsSettings: ["runs"]}
+    positional[EvaluateSettings] = ["checkpoints"]
     count = 0
     for settings in (
-        *(ClassifySettings, DataSettings, PixelDistanceSettings, GenerateSettings, SweepSettings, ExportSettings),
+        *(ClassifySettings, DataSettings, EvaluateSettings, GenerateSettings, SweepSettings, ExportSettings),
         *(ResultsSettings, TrainSettings, BaselineSettings),
     ):
         for name in settings.__annotations__:
-            words = ("checkpoint", "paths", "out", "explain", "fid", "fid_weights", "complete", "report", "figure")
+            words = "checkpoint checkpoints paths out explain fid fid_weights complete report figure images cache".split()
             if name in words or name.endswith("_dir") or name in ("runs", "resume", "load_params"):
                 if settings is ClassifySettings and name == "resume":
                     continue  # a boolean
