@@ -177,8 +177,8 @@ def test_every_path_of_every_program_expands_home(tmp_path, monkeypatch):
         *(ResultsSettings, TrainSettings, BaselineSettings),
     ):
         for name in settings.__annotations__:
-            words = "checkpoint checkpoints paths out explain fid fid_weights complete report figure images cache".split()
-            if name in words or name.endswith("_dir") or name in ("runs", "resume", "load_params"):
+            words = "checkpoint checkpoints paths out explain fid fid_weights complete report figure images".split()
+            if name in words or name.endswith("_dir") or name in ("runs", "resume", "load_params", "cache"):
                 if settings is ClassifySettings and name == "resume":
                     continue  # a boolean
                 required = {"checkpoint": "c", "out": "o"} if settings is ExportSettings else {}
