@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from evaluation.metrics import METRICS, best_key, best_report, classification_scores, ranking, wilson_interval
+from evaluation.metrics import (
+    METRICS,
+    best_key,
+    best_report,
+    classification_scores,
+    mcnemar_test,
+    ranking,
+    wilson_interval,
+)
 
 
 @given(st.integers(1, 2000), st.data())
@@ -94,3 +102,17 @@ def test_the_interval_of_an_accuracy_is_the_published_one(correct, n, low, high)
 
 def test_titles_name_the_images():
     assert METRICS["accuracy"].of("held-out") == "held-out accuracy" and METRICS["fid"].of("validation") == "FID"
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [
+        (121, 59, 4.434444926375551e-06),  # the exact test in the documentation of statsmodels
+        (59, 121, 4.434444926375551e-06),
+        (1, 9, 22 / 1024),  # 2 (1 + 10) / 2^10
+        (4, 4, 1),
+        (0, 0, 1),
+    ],
+)
+def test_the_exact_test_of_mcnemar(only_first, only_second, p):
+    assert mcnemar_test(only_first, only_second) == pytest.approx(p, rel=1e-9)
