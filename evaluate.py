@@ -7,6 +7,7 @@ classification, likelihood (bits/dim), samples (their quality), robustness (to c
 kinds). Nothing is downloaded but a data set that is not there.
 """
 
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +32,10 @@ from utils.arguments import parse_settings, repeat_flag
 from utils.device import pick_device
 from utils.distributed import process_group, rank
 from utils.errors import UserError
+from utils.files import check_folder
 from utils.precision import Precision
 from utils.script import run_script
+from utils.signals import Interrupted
 from utils.text import printable
 from utils.values import PathName, PathNames, PositiveInt, Seed
 
@@ -64,7 +67,7 @@ class EvaluateSettings:
         fid_dims: features of the Inception network, 64, 192, 768 or 2048.
         robustness_images: images that are corrupted, as many of each class.
         ood: what is new to the networks: digits, noise, a folder of images, DATASET:SPLIT, class:NAME, or the images of
-            the data set blurred, gray, negative or upside_down; by default digits and noise.
+            the data set blurred, gray, negative or upside_down; by default digits and noise (for digits noise).
         cache: folder of the results that are kept; by default in torch's cache.
         batch_size: images per batch, at least 1; auto is the device's default. Halved when memory runs out.
         precision: of the scores: fp32, bf16, fp16 (CUDA only), or auto (as classify.py); samples are fp32.
@@ -116,12 +119,18 @@ def main(argv: list[str] | None = None) -> int:
         argv = repeat_flag(argv, flag, belongs)
     settings = parse_settings(EvaluateSettings, __doc__, argv, positional=["checkpoints"])
     with process_group():
-        return evaluate(settings)
+        try:
+            return evaluate(settings)
+        except (KeyboardInterrupt, Interrupted) as stop:
+            message = "stopped; what was computed is kept: repeat the command to go on"
+            raise Interrupted(getattr(stop, "signum", signal.SIGINT), message) from None
 
 
 def evaluate(settings: EvaluateSettings) -> int:
     """Returns the exit status."""
     device = pick_device(settings.device)
+    if settings.cache and rank() == 0:
+        check_folder(settings.cache)
     cache = Cache(settings.cache)
     paths = settings.checkpoints or ([] if settings.images else [PRETRAINED])
     names = unique_names([*paths, *settings.images])
@@ -155,10 +164,13 @@ def evaluate(settings: EvaluateSettings) -> int:
     )
     sampling.check(images.judged)
     read: list[str | Path] = [*paths, *(file for folder in folders for file in folder.files)]
+    for folder in folders:
+        if Path(settings.out).resolve().is_relative_to(Path(folder.path).resolve()):
+            raise UserError(f"--out {printable(settings.out)} is in the folder of --images; give another one")
     if rank() == 0:
         prepare_folder(settings.out, read)
     report = Report(settings.out if rank() == 0 else None, f"Evaluation on {dataset}, {settings.split}")
-    report.text(describe(networks, images))
+    report.text(describe(networks, folders, images))
     for name in sections:
         if name == "classification":
             classification(networks, images.judged, report)

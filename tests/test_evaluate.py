@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,29 @@ def test_a_damaged_cache_is_rebuilt(checkpoint, reported, tmp_path):
     assert metrics_of(tmp_path / "report") == metrics_of(reported / "report")
 
 
+def test_the_report_does_not_go_into_the_images_that_it_measures(checkpoint, digits, write_folder, tmp_path):
+    write_folder(digits.images[:10], tmp_path / "theirs")
+    flags = ["--images", str(tmp_path / "theirs"), "--dataset", "digits", "--out", str(tmp_path / "theirs" / "report")]
+    with pytest.raises(UserError, match="is in the folder of --images"):
+        script_module.main(flags)
+    assert len(list((tmp_path / "theirs").iterdir())) == 10
+
+
+@pytest.mark.integration
+def test_a_signal_is_one_line_and_what_was_computed_is_kept(checkpoint, tmp_path):
+    flags = ["--out", tmp_path / "report", "--cache", tmp_path / "cache", *FEW]
+    command = [sys.executable, ROOT / "evaluate.py", checkpoint, *flags]
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("cache/*.npz")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.splitlines()[-1] == "stopped; what was computed is kept: repeat the command to go on"
+    assert list(tmp_path.glob("cache/*.npz"))
+
+
 @pytest.mark.integration
 def test_two_processes_report_what_one_reports(checkpoint, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -172,6 +197,7 @@ def test_two_checkpoints_side_by_side(checkpoint, tmp_path, capsys):
         (["--fid_weights", "gone.pth"], "no such file"),
         (["--split", "test"], "--split test"),
         (["--out", "-"], "give the name of a folder"),
+        (["--cache", __file__], "is not a folder"),
     ],
 )
 def test_mistakes_are_one_line(checkpoint, tmp_path, flags, message):

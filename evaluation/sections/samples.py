@@ -65,6 +65,7 @@ class DrawnFolder:
     """Images that another program drew: uint8 [N, C, H, W], their classes, int64 [N], -1 unknown, and their files."""
 
     name: str
+    path: str
     images: Tensor
     labels: Tensor
     files: Sequence[Path]
@@ -80,7 +81,7 @@ def read_folder(name: str, folder: str, split: ImageSet) -> DrawnFolder:
     images = torch.stack([read_image(file, split.images.shape[1], split.image_size) for file in files])
     labels = torch.tensor([class_of(file.relative_to(folder), split.class_names) for file in files])
     order = balanced_order(labels)
-    return DrawnFolder(name, images[order], labels[order], files)
+    return DrawnFolder(name, folder, images[order], labels[order], files)
 
 
 def class_of(path: Path, class_names: Sequence[str]) -> int:
@@ -128,7 +129,7 @@ def samples(
         "distances by the jackknife over the samples, of density by the bootstrap, of shares Wilson's. Real images are "
         "the floor of the distances, uniform noise is their ceiling."
     )
-    header = ["images", "n", "Fréchet distance", "kernel distance (x 1000)", "precision", "recall", "density"]
+    header = ["images", "n", "Fréchet distance", "kernel distance", "precision", "recall", "density"]
     header += ["coverage", "class agreement", "derailed", *([measure.fid_name] if measure.fid_name else [])]
     rows: list[Sequence[str]] = [header]
     for name, (pixels, labels) in sets.items():
@@ -241,11 +242,11 @@ def share(name: str, values: Tensor) -> dict[str, Value]:
 def cells(name: str, metrics: dict[str, Value], fid_name: str) -> Sequence[str]:
     """A row of the table."""
 
-    def number(key: str, digits: int = 3, factor: float = 1) -> str:
+    def number(key: str, digits: int = 3) -> str:
         values = [metrics.get(part) for part in (key, f"{key}_low", f"{key}_high")]
         if not all(isinstance(value, float) for value in values):
             return "none"
-        estimate, low, high = (factor * float(value or 0) for value in values)
+        estimate, low, high = (float(value or 0) for value in values)
         return interval(estimate, low, high, digits)
 
     fid = metrics.get(fid_name)
@@ -253,7 +254,7 @@ def cells(name: str, metrics: dict[str, Value], fid_name: str) -> Sequence[str]:
         name,
         str(metrics["images"]),
         number("frechet_distance", 1),
-        number("kernel_distance", 3, 1000),
+        number("kernel_distance", 4),
         *(number(key) for key in ("precision", "recall", "density", "coverage", "class_agreement", "derailed")),
         *([f"{fid:.2f}" if isinstance(fid, float) else "none"] if fid_name else []),
     )

@@ -7,9 +7,10 @@ from evaluation.protocol import chosen_on
 from evaluation.sections.images import EvaluationImages
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report
+from evaluation.sections.samples import DrawnFolder
 from utils.text import markdown_table, printable
 
-COLUMNS = {  # of the table: the metric and its digits
+COLUMNS: dict[str, tuple[str, int]] = {  # of the table: the metric and its digits
     "accuracy": ("classification/accuracy", 4),
     "calibration error": ("classification/calibration_error_scaled", 3),
     "bits/dim": ("likelihood/bpd", 3),
@@ -22,23 +23,26 @@ COLUMNS = {  # of the table: the metric and its digits
 }
 
 
-def describe(networks: Sequence[Network], images: EvaluationImages) -> str:
-    """A list of the networks: file, size, and on which images their epoch was chosen."""
+def describe(networks: Sequence[Network], folders: Sequence[DrawnFolder], images: EvaluationImages) -> str:
+    """A list of the networks, with file, size and on which images their epoch was chosen, and of folders of samples."""
     lines = [f"{len(images.judged)} {images.split} images of {images.dataset}."]
     for network in networks:
         parameters = sum(parameter.numel() for parameter in network.net.parameters())
-        if network.generative:
-            chosen = chosen_on(network.net)
-            how = f"epoch chosen on the {chosen} images"
-            if chosen == images.split:
-                how += ", which are judged here: its figures are optimistic"
-        else:
-            how = "last epoch"
+        chosen = chosen_on(network.net) if network.generative else None
+        how = "last epoch" if chosen is None else f"epoch chosen on the {chosen} images"
+        if images.split == "train" or (images.split == "holdout" and chosen != "holdout"):
+            how += "; **it was trained on the images that are judged here**: its figures say nothing of new images"
+        elif chosen == images.split:
+            how += ", which are judged here: its figures are optimistic"
         kind = "PixelCNN++" if network.generative else "ResNet (discriminative baseline)"
         lines.append(
             f"- {network.name}: {printable(shown(network.path))}, sha256 {network.sha256[:12]}, {kind}, "
             f"{parameters:,} parameters, {how}"
         )
+    for folder in folders:
+        unknown = int((folder.labels < 0).sum())
+        classes = f", {unknown} of unknown class, which the class agreement leaves out" if unknown else ""
+        lines.append(f"- {folder.name}: {len(folder.labels)} images of {printable(shown(folder.path))}{classes}")
     return "\n".join([lines[0], "", *lines[1:]])
 
 

@@ -86,7 +86,7 @@ def read_set(name: str, judged: ImageSet) -> Tensor | int:
 
 
 def unseen(networks: Sequence[Network], judged: ImageSet, sets: dict[str, Tensor | int], report: Report) -> None:
-    """Section 5. The metrics of a network's row are auroc_SET_SCORE."""
+    """Section 5. The metrics of a network's row are auroc_SET_SCORE, and auroc_mean_SCORE over the sets."""
     report.heading("What it has never seen")
     report.text(
         "AUROC: the probability that an image of the data set has a higher score than one of the other set; 0.5 is "
@@ -109,9 +109,9 @@ def unseen(networks: Sequence[Network], judged: ImageSet, sets: dict[str, Tensor
                 means[score].append(value)
             panels = {SCORES[score]: (inside[score].numpy(), outside[score].numpy()) for score in inside}
             report.figure(f"unseen_{network.name}_{name}", partial(plot_scores, panels, name))
+        average = {score: float(np.mean(values)) for score, values in means.items() if values}
+        report.metric(network.name, "unseen", {f"auroc_mean_{score}": value for score, value in average.items()})
         if len(sets) > 1:
-            average = {score: float(np.mean(values)) for score, values in means.items() if values}
-            report.metric(network.name, "unseen", {f"auroc_mean_{score}": value for score, value in average.items()})
             rows.append((network.name, "mean", "", *(cell(average.get(score)) for score in SCORES)))
     report.table("unseen", rows)
 
