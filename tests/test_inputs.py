@@ -42,7 +42,7 @@ def encoded() -> dict[str, bytes]:
     Image.init()
     picture = Image.effect_noise((40, 30), 60).convert("RGB")
     files = {}
-    readable = {*Image.OPEN, "MPO"} - {"EPS"}  # which is never opened
+    readable = {*Image.OPEN, "MPO"} - {"EPS", "JXL"}  # which are never opened
     for extension, name in sorted(Image.registered_extensions().items()):
         for mode in ("RGB", "L", "RGBA", "P", "CMYK", "1", "I;16"):
             key = f"{name}-{mode}{extension}"
