@@ -55,8 +55,8 @@ demo: $(VENV)/.installed ## train on the embedded digits, classify and generate:
 	@echo "  $(DEMO)/examples.csv        predictions for the images in examples/, which are such samples"
 	@echo "  $(DEMO)/explanations/       their attribution maps"
 
-test: $(VENV)/.installed-dev ## lint and run all tests: 10 to 20 minutes on two cores
-	@echo "This takes 10 to 20 minutes on two cores; make test-fast takes under two minutes."
+test: $(VENV)/.installed-dev ## lint and run all tests: 15 to 25 minutes on two cores
+	@echo "This takes 15 to 25 minutes on two cores; make test-fast takes under two minutes."
 	$(MAKE) lint
 	$(PYTEST)
 
