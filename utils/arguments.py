@@ -66,6 +66,11 @@ class Parser(argparse.ArgumentParser):
             message += suggestion(flag, self._option_string_actions)
         raise UserError(f"{message} (--help lists all flags)")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            return "--"  # of --flag=--, which argparse drops before Python 3.13
+        return super()._get_values(action, arg_strings)
+
 
 def make_parser(
     settings: type, kinds: Mapping[str, Any], description: str, positional: Sequence[str] = ()

@@ -143,7 +143,9 @@ def test_any_text_is_read_back_as_it_was_written(tmp_path_factory, text):
     assert parse("--config", str(file)) == given
 
 
-@pytest.mark.parametrize("text", ["1e96", "913264e12", "~", "[a]", "&x", "12", "\udc80", "a\nb", " a ", "\ufeff"])
+@pytest.mark.parametrize(
+    "text", ["1e96", "913264e12", "--", "-", "~", "[a]", "&x", "12", "\udc80", "a\nb", " a ", "\ufeff"]
+)
 def test_odd_texts_are_read_back(tmp_path, text):
     given = parse(f"--text={text}", f"--word={text}")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(asdict(given)))
