@@ -167,6 +167,18 @@ def test_images_of_a_folder_are_measured_like_samples(checkpoint, reported, tmp_
     assert not any("/classification/" in name for name in theirs)
 
 
+@pytest.mark.slow
+def test_a_distance_by_other_inception_weights_is_not_called_fid(checkpoint, reported, inception_weights, tmp_path):
+    flags = ["--sections", "samples", "--fid_weights", str(inception_weights), "--fid_dims", "64"]
+    assert run(checkpoint, tmp_path / "report", reported / "cache", *flags) == 0
+    metrics = metrics_of(tmp_path / "report")
+    name = "frechet_distance_unofficial_weights"
+    assert 0 < metrics[f"real (train)/samples/{name}"] < metrics[f"uniform noise/samples/{name}"]
+    assert metrics[f"short/samples/{name}"] > 0 and not any(key.endswith("/fid") for key in metrics)
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert f"| {name} |" in report and "FID is not measured" not in report
+
+
 def test_two_checkpoints_side_by_side(checkpoint, tmp_path, capsys):
     net = load_checkpoint(checkpoint)
     with torch.no_grad():
