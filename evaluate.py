@@ -57,7 +57,7 @@ class EvaluateSettings:
             --select_on holdout keeps out of training.
         data_dir: where the data set's files are; datasets/NAME by default.
         skip_bad_images: leave out images that cannot be read.
-        samples_per_class: images that each network draws of each class, at least 2.
+        samples_per_class: images that each network draws of each class, 6 or more in all.
         seed: of the samples.
         images: folders of images that another program drew, measured like samples; the class is in the name of the
             file (pizza_0001.png) or of its folder.
@@ -147,13 +147,14 @@ def evaluate(settings: EvaluateSettings) -> int:
     images = EvaluationImages(dataset, settings.split, size, settings.data_dir, settings.skip_bad_images)
     check_networks(networks, images.judged)
     folders = [
-        read_folder(name, path, images.judged) for name, path in zip(names[len(paths) :], settings.images, strict=True)
+        read_folder(name, path, images.judged, settings.skip_bad_images)
+        for name, path in zip(names[len(paths) :], settings.images, strict=True)
     ]
     for network in networks:
         if network.generative:
             warn_unconditional(network.net, "labels mean nothing")
     others = settings.ood if settings.ood is not None else default_sets(dataset)
-    sets = read_sets(others, images.judged) if "unseen" in sections else {}
+    sets = read_sets(others, images.judged, settings.skip_bad_images) if "unseen" in sections else {}
     sampling = SampleSettings(
         settings.samples_per_class,
         settings.seed,

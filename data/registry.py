@@ -55,7 +55,9 @@ def check_readable(*splits: ImageSet) -> None:
     """Raise DataError that names the files of ``splits`` that could not be read, if any."""
     bad = [split.describe_bad() for split in splits if split.bad]
     if bad:
-        advice = "repair or remove them (training and data.export go on without them by --skip_bad_images true)"
+        advice = (
+            "repair or remove them (training, evaluate.py and data.export go on without them by --skip_bad_images true)"
+        )
         raise DataError(f"{'; '.join(bad)}; {advice}")
 
 

@@ -38,13 +38,8 @@ def hold_out(split: ImageSet) -> tuple[ImageSet, ImageSet]:
             chosen += train_test_split(numbers, test_size=max(1, round(len(numbers) / 10)), random_state=SEED)[1]
     held = torch.zeros(len(split), dtype=torch.bool)
     held[chosen] = True
-    return _part(split, ~held), dataclasses.replace(_part(split, held), bad=(), notes=())
-
-
-def _part(split: ImageSet, chosen: torch.Tensor) -> ImageSet:
-    """The images of ``split`` where ``chosen``, bool [N], is true."""
-    paths = tuple(split.paths[i] for i in chosen.nonzero()[:, 0].tolist())
-    return dataclasses.replace(split, images=split.images[chosen], labels=split.labels[chosen], paths=paths)
+    rest, kept_out = (split.part(rows.nonzero()[:, 0]) for rows in (~held, held))
+    return rest, dataclasses.replace(kept_out, bad=(), notes=())
 
 
 def split_files(

@@ -1,5 +1,6 @@
 """Types of a decoded split and of a registry entry."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ class ImageSet:
         first, *others = self.bad
         line = f"{len(self.bad)} of {len(self) + len(self.bad)} images cannot be read: {printable(first.error)}"
         return line + (f"; also {listed([bad.path for bad in others], SHOWN - 1)}" if others else "")
+
+    def part(self, rows: torch.Tensor) -> "ImageSet":
+        """The images with the numbers ``rows``, int64 [M]; ``bad`` and ``notes`` are of all."""
+        paths = tuple(self.paths[i] for i in rows.tolist())
+        return dataclasses.replace(self, images=self.images[rows], labels=self.labels[rows], paths=paths)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 from data import DATASETS, ImageSet, find_images, load_split
 from data.cpen455 import split_folder
 from data.find import describe_skipped, is_photo
+from evaluation.cache import pixel_hash
 from evaluation.fid_statistics import Statistics, load_statistics
 from utils.console import notify
 from utils.errors import DataError, UserError
@@ -91,8 +92,7 @@ def image_files(folder: str | Path) -> list[Path]:
 def content_hash(reference: ImageSet | Sequence[Path]) -> str:
     """sha256 of a split's pixels, or of the bytes of files: their names and order do not matter."""
     if isinstance(reference, ImageSet):
-        pixels = reference.images.contiguous()
-        return hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.numpy().tobytes()).hexdigest()
+        return pixel_hash(reference.images)
     return hashlib.sha256("".join(sorted(map(file_hash, reference))).encode()).hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,15 +54,28 @@ def auroc(inside: Sequence[float] | Tensor, outside: Sequence[float] | Tensor) -
     return float(roc_auc_score(truth, np.concatenate([np.asarray(inside), np.asarray(outside)])))
 
 
-def typicality_reference(images: Tensor, log_likelihoods: Tensor) -> dict[str, Any] | None:
+class Files(NamedTuple):
+    """The lossless files of N images: their format, and their bits, float64 [N]."""
+
+    file_format: str
+    bits: Tensor
+
+
+def lossless_files(images: Tensor) -> Files:
+    """Those of uint8 [N, C, H, W] in the format of references that are made here."""
+    file_format = next(name for name in ("webp", "png") if name in available_formats())
+    return Files(file_format, compressed_bits(images, file_format))
+
+
+def typicality_reference(images: Tensor, log_likelihoods: Tensor, files: Files | None = None) -> dict[str, Any] | None:
     """What a checkpoint keeps of the scores of N images, with which `typicality` compares; plain values and a tensor.
 
-    images uint8 [N, C, H, W], log_likelihoods in nats [N, num_classes]. "values" are the sorted scores, float32, of
-    more than 1000 images 1000 quantiles. None without images, or where a score is non-finite.
+    images uint8 [N, C, H, W], log_likelihoods in nats [N, num_classes], files those of `lossless_files` where they are
+    there already. "values" are the sorted scores, float32, of more than 1000 images 1000 quantiles. None without
+    images, or where a score is non-finite.
     """
-    file_format = next(name for name in ("webp", "png") if name in available_formats())
-    shape = tuple(images.shape[1:])
-    values = input_complexity(compressed_bits(images, file_format), log_likelihoods, shape).sort().values
+    file_format, bits = files or lossless_files(images)
+    values = input_complexity(bits, log_likelihoods, tuple(images.shape[1:])).sort().values
     if not len(values) or not values.isfinite().all():
         return None
     if len(values) > MAX_VALUES:

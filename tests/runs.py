@@ -1,12 +1,19 @@
 """Short runs and how two are compared; a plugin of conftest.py for the fixture and for pytest's own asserts."""
 
 import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
+from evaluation.scoring import Scorer
 from model import load_checkpoint
+from training.trainer import Trainer
 
 RUN = (
     "--dataset digits --nr_resnet 1 --nr_filters 8 --nr_logistic_mix 2 --dropout 0.2 --precision fp32 --augment flip "
@@ -53,6 +60,36 @@ def assert_same_run(folder: Path, undisturbed: Path) -> None:
     assert sorted(file.name for file in (folder / "samples").iterdir()) == drawn
     for name in drawn:
         assert (folder / "samples" / name).read_bytes() == (undisturbed / "samples" / name).read_bytes()
+
+
+@contextmanager
+def stopped_after_step(steps: int) -> Iterator[None]:
+    """Inside, a run gets SIGTERM as soon as it has made ``steps`` steps in all."""
+    step = Trainer.train_step
+
+    def cut(self, *batch):
+        result = step(self, *batch)
+        if self.state.total_steps == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    with mock.patch.object(Trainer, "train_step", cut):
+        yield
+
+
+@contextmanager
+def interrupted_after_batches(count: int) -> Iterator[None]:
+    """Inside, Ctrl-C comes when ``count`` batches have been scored."""
+    score, seen = Scorer.__call__, []
+
+    def cut(self, images):
+        if len(seen) == count:
+            raise KeyboardInterrupt
+        seen.append(images)
+        return score(self, images)
+
+    with mock.patch.object(Scorer, "__call__", cut):
+        yield
 
 
 @pytest.fixture(scope="module")

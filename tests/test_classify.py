@@ -12,6 +12,7 @@ import generate
 from data import read_image
 from model import PixelCNN, class_log_likelihoods, load_checkpoint, save_checkpoint
 from tests.photos import NAMES, rows
+from tests.runs import interrupted_after_batches
 from utils.errors import UserError
 from utils.script import run_script
 
@@ -223,19 +224,8 @@ def test_resume_goes_on_and_only_with_the_same_settings(checkpoint, photos, tmp_
     flags = ["--checkpoint", str(checkpoint), str(photos), "--out", str(out), "--batch_size", "2"]
     assert classify.main(flags) == 0
     whole = out.read_bytes()
-
-    def cut(self, images):
-        if len(self.seen) == 2:
-            raise KeyboardInterrupt
-        self.seen.append(images)
-        return score(self, images)
-
-    score = classify.Scorer.__call__
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classify.Scorer, "seen", [], raising=False)
-        patch.setattr(classify.Scorer, "__call__", cut)
-        with pytest.raises(KeyboardInterrupt):
-            classify.main(flags)
+    with interrupted_after_batches(2), pytest.raises(KeyboardInterrupt):
+        classify.main(flags)
     partial = tmp_path / "out.csv.partial"
     assert len(rows(partial)) == 4 and out.read_bytes() == whole
     with pytest.raises(UserError, match="another"):

@@ -10,6 +10,7 @@ from evaluation.typicality import typicality, typicality_reference
 from model import PRETRAINED, load_checkpoint, save_checkpoint
 from plots.images import write_png
 from tests.photos import NAMES, rows
+from tests.runs import interrupted_after_batches
 from utils.errors import UserError
 
 COLUMNS = ["path", "label", "class_name", "confidence", "bpd", "typicality", *(f"logp_{name}" for name in NAMES)]
@@ -91,19 +92,8 @@ def test_resume_takes_up_rejected_rows(flags, tmp_path, capsys, reject):
     flags = [*flags, "--batch_size", "2", "--prior", "1", "2", "3", *reject]
     assert classify.main(flags) == 0
     whole, told = out.read_bytes(), capsys.readouterr().out
-
-    def cut(self, images):
-        if len(self.seen) == 2:
-            raise KeyboardInterrupt
-        self.seen.append(images)
-        return score(self, images)
-
-    score = classify.Scorer.__call__
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classify.Scorer, "seen", [], raising=False)
-        patch.setattr(classify.Scorer, "__call__", cut)
-        with pytest.raises(KeyboardInterrupt):
-            classify.main(flags)
+    with interrupted_after_batches(2), pytest.raises(KeyboardInterrupt):
+        classify.main(flags)
     kept = rows(partial)
     assert len(kept) == 4 and ("-1" in [row["label"] for row in kept]) == bool(reject)
     with pytest.raises(UserError, match="another checkpoint, prior or setting"):

@@ -16,7 +16,7 @@ import torch
 import pcnn_train
 import training.trainer
 from model import load_checkpoint
-from tests.runs import RUN, SHORT, assert_same_run, last, reports
+from tests.runs import RUN, SHORT, assert_same_run, last, reports, stopped_after_step
 from training.resume import find_run
 from training.settings import TrainSettings
 from training.trainer import Trainer
@@ -29,20 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("steps", [1, 11, 18, 30])
-def test_a_run_cut_after_any_step_ends_as_if_it_had_not_been(steps, undisturbed, tmp_path, monkeypatch):
+def test_a_run_cut_after_any_step_ends_as_if_it_had_not_been(steps, undisturbed, tmp_path):
     folder = tmp_path / "run"
-    step = Trainer.train_step
-
-    def cut(self, *batch):
-        result = step(self, *batch)
-        if self.state.total_steps == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", cut)
-        with pytest.raises(Interrupted) as stop:
-            pcnn_train.main([*SHORT, "--run_dir", str(folder)])
+    with stopped_after_step(steps), pytest.raises(Interrupted) as stop:
+        pcnn_train.main([*SHORT, "--run_dir", str(folder)])
     assert stop.value.signum == signal.SIGTERM and f"--resume {folder}" in str(stop.value)
     assert last(folder)["step"] == steps  # the step was finished, and no other begun
     assert pcnn_train.main(["--resume", str(folder)]) == 0

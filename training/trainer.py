@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shlex
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from evaluation.evaluate import Evaluation, evaluate
 from evaluation.metrics import METRICS, best_key, ranking
 from evaluation.predictions import warn_unconditional
 from evaluation.protocol import IMAGES
-from evaluation.typicality import typicality_reference
+from evaluation.typicality import Files, lossless_files, typicality_reference
 from model import data_dependent_init, save_checkpoint
 from plots.classification import plot_confusion_matrix
 from plots.images import labelled_grid
@@ -259,10 +260,15 @@ class Trainer:
             return {}
         return evaluate_best(self.folder.path / "best.pt", self.net, self.validation, self.settings.precision)
 
+    @cached_property
+    def selection_files(self) -> Files:
+        """The images of --select_on as lossless files, which each best.pt needs."""
+        return lossless_files(self.selection.images)
+
     def save_best(self, evaluation: Evaluation, validation: dict[str, Any], epoch: int) -> bool:
         """Write best.pt and confusion.png; False where best.pt could not be written."""
         images, nats = self.selection.images, evaluation.log_likelihoods
-        typicality = typicality_reference(images, nats) if rank() == 0 else None
+        typicality = typicality_reference(images, nats, self.selection_files) if rank() == 0 else None
         if not self.save("best.pt", epoch, validation=validation, typicality=typicality):
             return False
         if rank() == 0:

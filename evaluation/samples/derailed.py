@@ -1,9 +1,11 @@
 """Samples that are derailed into noise: a pixel sampled badly makes those that follow unlikely, up to noise."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW = 12  # pixels
+BATCH = 256  # images at a time: all of a large data set would take gigabytes
 
 
 def roughness(images: Tensor) -> Tensor:
@@ -13,6 +15,11 @@ def roughness(images: Tensor) -> Tensor:
     horizontal and vertical pairs and all channels, and of all windows the largest. A sample that is rougher than every
     real image is taken for derailed.
     """
+    return torch.cat([torch.empty(0, dtype=torch.float64), *map(roughness_of_batch, images.split(BATCH))])
+
+
+def roughness_of_batch(images: Tensor) -> Tensor:
+    """The same, all images at once."""
     levels = images.double()
     height, width = (min(WINDOW, side) for side in levels.shape[2:])
     across = levels.diff(dim=3).abs().mean(dim=1, keepdim=True)

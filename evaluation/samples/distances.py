@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import svdvals
-from scipy.stats import t
 
 GROUPS = 20  # of samples, in the jackknife
 ROWS = 1024  # of a matrix of kernels, at a time
@@ -83,6 +81,8 @@ class Distances:
         Args:
             chosen: numbers of two or more samples, each at most once; all by default.
         """
+        from scipy.linalg import svdvals
+
         features, cross = self.features[chosen], self._cross[chosen]
         offset = features.mean(axis=0) - self.reference.mean
         overlap = svdvals(cross - cross.mean(axis=0)).sum() / np.sqrt(len(features) - 1)
@@ -127,6 +127,8 @@ def jackknife_interval(
 
     Raises ValueError for fewer samples.
     """
+    from scipy.stats import t
+
     if count < 3:
         raise ValueError(f"{count} images; an interval needs three or more")
     order = np.random.default_rng(0).permutation(count)

@@ -6,7 +6,6 @@ Precision and recall are those of Kynkäänniemi et al. 2019, density and covera
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from evaluation.metrics import wilson_interval
 
@@ -41,6 +40,8 @@ class Neighbourhoods:
         Those of precision and density are over the samples, the reference being fixed, and the other two over the
         images of the reference, the samples being fixed.
         """
+        from scipy.stats import bootstrap
+
         shares = {name: values for name, values in vars(self).items() if values.dtype == bool}
         intervals = {name: wilson_interval(int(values.sum()), len(values)) for name, values in shares.items()}
         limits = bootstrap((self.density,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval

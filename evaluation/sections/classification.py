@@ -19,7 +19,7 @@ from evaluation.calibration import (
 )
 from evaluation.metrics import classification_scores, mcnemar_test, wilson_interval
 from evaluation.sections.networks import Network
-from evaluation.sections.report import Report, Value, interval
+from evaluation.sections.report import Report, Value, cell, interval
 from plots.classification import plot_confusion_matrix
 from plots.evaluation import plot_coverage
 from utils.text import printable
@@ -93,18 +93,14 @@ def classification_metrics(
     return metrics, confidence
 
 
-def cell(value: Value) -> str:
-    return "none" if value is None else value if isinstance(value, str) else f"{value:.3f}"
-
-
 def row(name: str, m: dict[str, Value]) -> Sequence[str]:
     estimate, low, high = (float(m[key] or 0) for key in ("accuracy", "accuracy_low", "accuracy_high"))
     accuracy = interval(estimate, low, high, 4)
     keys = ("balanced_accuracy", "f1", "negative_log_posterior", "negative_log_posterior_scaled")
     more = ("calibration_error", "calibration_error_scaled")
     at = [cell(m[f"accuracy_at_coverage_{c:g}"]) for c in COVERAGES]
-    temperature = f"{float(m['temperature'] or 0):.1f}"
-    return (name, str(m["images"]), accuracy, *(cell(m[key]) for key in (*keys, *more)), temperature, *at)
+    scores = [cell(m[key]) for key in (*keys, *more)]
+    return (name, str(m["images"]), accuracy, *scores, cell(m["temperature"], 1), *at)
 
 
 def compare(correct: dict[str, np.ndarray], report: Report) -> None:

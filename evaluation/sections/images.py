@@ -1,13 +1,15 @@
 """The real images of an evaluation: the split that is judged, and those that it is compared with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from data import DATASETS, ImageSet, load_split
-from data.splits import hold_out
+from data import DATASETS, ImageSet, check_readable, load_split
+from data.splits import hold_out, split_files
 from evaluation.evaluate import check_labelled
 from utils.console import notify
 from utils.distributed import main_first, rank
@@ -70,18 +72,31 @@ class EvaluationImages:
         return "validation", self.judged if self.split == "validation" else self.load("validation")
 
 
+def read_like(
+    split: ImageSet, files: Sequence[Path], labels: Sequence[int] | None = None, skip_bad_images: bool = False
+) -> ImageSet:
+    """The images of files, with ``labels`` (-1 unknown by default), in the size and with the classes of ``split``.
+
+    Raises DataError for files that cannot be read, unless they are left out, which is said.
+    """
+    known = [-1] * len(files) if labels is None else labels
+    paths, channels = [str(file) for file in files], split.images.shape[1]
+    found = split_files(files, known, split.class_names, paths, channels, split.image_size, "reading images")
+    if not skip_bad_images:
+        check_readable(found)
+    for line in found.lines() if rank() == 0 else ():
+        notify(line)
+    return found
+
+
 def shuffled(count: int) -> Tensor:
     """The numbers 0 .. count - 1 in a fixed order, int64 [count]."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(SEED))
 
 
-def some(split: ImageSet, most: int) -> ImageSet:
-    """A split of at most ``most`` images: of a larger one a random part, always the same, in its order."""
-    if len(split) <= most:
-        return split
-    rows = shuffled(len(split))[:most].sort().values
-    paths = tuple(split.paths[i] for i in rows.tolist())
-    return ImageSet(split.images[rows], split.labels[rows], split.class_names, paths)
+def some(count: int, most: int) -> Tensor:
+    """The numbers of at most ``most`` of ``count`` images: of more a random part, always the same, in order."""
+    return shuffled(count)[:most].sort().values
 
 
 def balanced_order(labels: Tensor) -> Tensor:

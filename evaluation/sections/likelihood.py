@@ -80,7 +80,7 @@ def training_images(net: PixelCNN, images: EvaluationImages) -> ImageSet:
     split = images.train
     if chosen_on(net) == "holdout":
         split = hold_out(split)[0]
-    return some(split, TRAIN_IMAGES)
+    return split.part(some(len(split), TRAIN_IMAGES))
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

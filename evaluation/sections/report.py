@@ -98,6 +98,11 @@ def is_report(file: Path) -> bool:
         return False
 
 
+def cell(value: Value, digits: int = 3) -> str:
+    """A value as a cell of a table, a number with its digits."""
+    return "none" if value is None else value if isinstance(value, str) else f"{value:.{digits}f}"
+
+
 def interval(estimate: float, low: float, high: float, digits: int = 3) -> str:
     """An estimate with its 95 % interval, as a cell."""
     return f"{estimate:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

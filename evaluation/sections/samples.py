@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import DATASETS, ImageSet, find_images, read_image
+from data import DATASETS, ImageSet, find_images
 from evaluation.cache import Arrays, Cache, pixel_hash
 from evaluation.evaluate import check_labelled
 from evaluation.fid import FID, SafeFID
@@ -22,7 +22,7 @@ from evaluation.samples.derailed import roughness
 from evaluation.samples.distances import Distances, Reference, jackknife_interval
 from evaluation.samples.features import EfficientNetFeatures, Features
 from evaluation.samples.neighbours import K, neighbourhoods
-from evaluation.sections.images import SEED, EvaluationImages, balanced_order, some
+from evaluation.sections.images import SEED, EvaluationImages, balanced_order, read_like, some
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report, Value, interval
 from plots.images import labelled_grid
@@ -32,7 +32,7 @@ from utils.text import composed, file_stems, printable
 
 NOISE = 25  # standard deviation, in levels
 FEWEST = K + 1  # images of a set
-SHARE = 256  # images that are measured at a time
+SHARE = 256  # images whose features a process computes at a time
 REFERENCE_IMAGES = 5000  # of a larger split a random part: the memory for distances grows with the square
 
 
@@ -71,17 +71,19 @@ class DrawnFolder:
     files: Sequence[Path]
 
 
-def read_folder(name: str, folder: str, split: ImageSet) -> DrawnFolder:
+def read_folder(name: str, folder: str, split: ImageSet, skip_bad_images: bool = False) -> DrawnFolder:
     """The images of a folder at the size of those of ``split``. Raises DataError."""
     if not os.path.isdir(folder):
         raise DataError(f"--images {printable(folder)} is no folder; give a folder of images")
     files = find_images(folder)
     if len(files) < FEWEST:
         raise DataError(f"--images {printable(folder)} has {len(files)} images; {FEWEST} or more are needed")
-    images = torch.stack([read_image(file, split.images.shape[1], split.image_size) for file in files])
-    labels = torch.tensor([class_of(file.relative_to(folder), split.class_names) for file in files])
-    order = balanced_order(labels)
-    return DrawnFolder(name, folder, images[order], labels[order], files)
+    labels = [class_of(file.relative_to(folder), split.class_names) for file in files]
+    drawn = read_like(split, files, labels, skip_bad_images)
+    if len(drawn) < FEWEST:
+        raise DataError(f"--images {printable(folder)}: {drawn.describe_bad()}; {FEWEST} or more are needed")
+    drawn = drawn.part(balanced_order(drawn.labels))
+    return DrawnFolder(name, folder, drawn.images, drawn.labels, files)
 
 
 def class_of(path: Path, class_names: Sequence[str]) -> int:
@@ -110,7 +112,7 @@ def samples(
 ) -> None:
     """Section 3. The metrics of a row are frechet_distance, kernel_distance, precision, recall, ..."""
     reference_name, whole = images.reference
-    reference = some(whole, REFERENCE_IMAGES)
+    reference = whole.part(some(len(whole), REFERENCE_IMAGES))
     sets = {
         network.name: network.samples(settings.per_class, settings.seed) for network in networks if network.generative
     }
@@ -133,7 +135,7 @@ def samples(
     header += ["coverage", "class agreement", "derailed", *([measure.fid_name] if measure.fid_name else [])]
     rows: list[Sequence[str]] = [header]
     for name, (pixels, labels) in sets.items():
-        metrics = measure(name, pixels, labels)
+        metrics = measure(pixels, labels)
         report.metric(name, "samples", metrics)
         rows.append(cells(name, metrics, measure.fid_name))
     report.table("samples", rows)
@@ -173,15 +175,13 @@ class Measure:
         self, reference: ImageSet, images: EvaluationImages, count: int, settings: SampleSettings, cache: Cache
     ):
         self.count, self.settings, self.cache = count, settings, cache
-        self.class_names = images.judged.class_names
         known = DATASETS[images.dataset].imagenet_classes
         self.imagenet_classes = settings.imagenet_classes or known
         self.network: EfficientNetFeatures | None = None
         self.reference_features = self.features(reference.images).pooled.numpy()
         self.reference = Reference(self.reference_features)
         splits = (reference, images.judged, images.train)
-        parts = (part for split in splits for part in split.images.split(SHARE))  # all at once would take gigabytes
-        self.roughest = max(roughness(part).max().item() for part in parts)
+        self.roughest = max(roughness(split.images).max().item() for split in splits)
         self.fid, self.fid_name = self.load_fid(images)
 
     def load_fid(self, images: EvaluationImages) -> tuple[SafeFID | None, str]:
@@ -207,7 +207,7 @@ class Measure:
         kept = self.cache.arrays(key, compute)
         return Features(*(torch.from_numpy(kept[name]) for name in ("pooled", "logits")))
 
-    def __call__(self, name: str, images: Tensor, labels: Tensor) -> dict[str, Value]:
+    def __call__(self, images: Tensor, labels: Tensor) -> dict[str, Value]:
         """The metrics of uint8 [N, C, H, W] with classes int64 [N], -1 unknown; classes take turns."""
         features = self.features(images)
         chosen = slice(0, self.count)

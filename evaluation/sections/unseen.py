@@ -4,18 +4,18 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur, rgb_to_grayscale
 
-from data import DATASETS, ImageSet, find_images, load_split, read_image
+from data import DATASETS, ImageSet, find_images, load_split
 from evaluation.calibration import fit_temperature
 from evaluation.lossless import compressed_bits
-from evaluation.sections.images import SEED, shuffled
+from evaluation.sections.images import SEED, read_like, some
 from evaluation.sections.networks import Network
-from evaluation.sections.report import Report
+from evaluation.sections.report import Report, cell
 from evaluation.typicality import auroc, input_complexity
 from evaluation.typicality import scores as typicality_scores
 from plots.evaluation import plot_scores
@@ -30,10 +30,25 @@ SCORES = {
     "complexity_webp": "log p(x) + WebP bits",
     "confidence": "confidence",
 }
+
+
+def blurred(images: Tensor) -> Tensor:
+    from torchvision.transforms.functional import gaussian_blur
+
+    return gaussian_blur(images, [5, 5], [1.0, 1.0])
+
+
+def gray(images: Tensor, channels: int) -> Tensor:
+    """uint8 [N, C, H, W] -> the same in gray, [N, channels, H, W]; C and channels 1 or 3."""
+    from torchvision.transforms.functional import rgb_to_grayscale
+
+    return rgb_to_grayscale(images).expand(-1, channels, -1, -1).contiguous()
+
+
 # the images of the data set, changed: uint8 [N, C, H, W] -> the same
 CHANGED: dict[str, Callable[[Tensor], Tensor]] = {
-    "blurred": lambda images: gaussian_blur(images, [5, 5], [1.0, 1.0]),
-    "gray": lambda images: rgb_to_grayscale(images, images.shape[1]) if images.shape[1] == 3 else images,
+    "blurred": blurred,
+    "gray": lambda images: gray(images, images.shape[1]),
     "negative": lambda images: 255 - images,
     "upside_down": lambda images: images.flip(2),
 }
@@ -43,16 +58,16 @@ def default_sets(dataset: str) -> list[str]:
     return ["noise"] if dataset == "digits" else ["digits", "noise"]
 
 
-def read_sets(names: Sequence[str], judged: ImageSet) -> dict[str, Tensor | int]:
+def read_sets(names: Sequence[str], judged: ImageSet, skip_bad_images: bool = False) -> dict[str, Tensor | int]:
     """What each value of --ood names: images uint8 [N, C, H, W], or the label of a class that is left out.
 
     A value is digits, noise, a key of CHANGED, DATASET:SPLIT, a folder, or class:NAME. Raises UserError, DataError.
     """
-    found = [read_set(name, judged) for name in names]
+    found = [read_set(name, judged, skip_bad_images) for name in names]
     return dict(zip(file_stems([Path(name).name or name for name in names]), found, strict=True))
 
 
-def read_set(name: str, judged: ImageSet) -> Tensor | int:
+def read_set(name: str, judged: ImageSet, skip_bad_images: bool) -> Tensor | int:
     channels, size = judged.images.shape[1], judged.image_size
     dataset, colon, split = name.partition(":")
     if name == "noise":
@@ -71,18 +86,16 @@ def read_set(name: str, judged: ImageSet) -> Tensor | int:
         files = find_images(name)
         if not files:
             raise DataError(f"--ood {printable(name)} has no images")
-        chosen = shuffled(len(files))[:MOST].sort().values
-        return torch.stack([read_image(files[i], channels, size) for i in chosen.tolist()])
+        chosen = [files[i] for i in some(len(files), MOST).tolist()]
+        return read_like(judged, chosen, skip_bad_images=skip_bad_images).images
     if dataset not in DATASETS or dataset == "folder":
         raise UserError(
             f"--ood {printable(name)} is no folder; give a folder of images, digits, noise, {', '.join(CHANGED)}, "
             f"class:NAME, or DATASET:SPLIT as in cifar10:test (data sets: {', '.join(DATASETS)})"
         )
     images = main_first(lambda: load_split(dataset, split or "validation", size)).images
-    images = images[shuffled(len(images))[:MOST].sort().values]
-    if images.shape[1] < channels:
-        return images.expand(-1, channels, -1, -1).contiguous()
-    return images if images.shape[1] == channels else images.float().mean(1, keepdim=True).round().to(torch.uint8)
+    images = images[some(len(images), MOST)]
+    return images if images.shape[1] == channels else gray(images, channels)
 
 
 def unseen(networks: Sequence[Network], judged: ImageSet, sets: dict[str, Tensor | int], report: Report) -> None:
@@ -97,54 +110,55 @@ def unseen(networks: Sequence[Network], judged: ImageSet, sets: dict[str, Tensor
         "them nevertheless, so this is only how unlike the other classes they are."
     )
     rows: list[Sequence[str]] = [("network", "other images", "n", *SCORES.values())]
+    inside_files = lossless(judged.images)
+    outside_files = {name: lossless(others) for name, others in sets.items() if isinstance(others, Tensor)}
     for network in networks:
-        means: dict[str, list[float]] = {name: [] for name in SCORES}
+        known, truth = network.scores(judged.images), judged.labels
+        temperature = fit_temperature(known, truth)
+        values: dict[str, dict[str, float]] = {}
         for name, others in sets.items():
-            inside, outside = scores(network, judged, others, name)
-            values = {score: auroc(inside[score], outside[score]) for score in inside}
-            report.metric(network.name, "unseen", {f"auroc_{name}_{score}": value for score, value in values.items()})
-            count = len(next(iter(outside.values())))
-            rows.append((network.name, name, str(count), *(cell(values.get(score)) for score in SCORES)))
-            for score, value in values.items():
-                means[score].append(value)
+            if isinstance(others, int):
+                rest = [label for label in range(judged.num_classes) if label != others]
+                of_all = scores(known[:, rest], inside_files, temperature, network.generative)
+                inside, outside = (
+                    {score: found[rows] for score, found in of_all.items()}
+                    for rows in (truth != others, truth == others)
+                )
+            else:
+                inside = scores(known, inside_files, temperature, network.generative)
+                nats = network.scores(others, name)
+                outside = scores(nats, outside_files[name], temperature, network.generative)
+            values[name] = {score: auroc(inside[score], outside[score]) for score in inside}
+            count = len(outside["confidence"])
+            rows.append((network.name, name, str(count), *(cell(values[name].get(score)) for score in SCORES)))
             panels = {SCORES[score]: (inside[score].numpy(), outside[score].numpy()) for score in inside}
             report.figure(f"unseen_{network.name}_{name}", partial(plot_scores, panels, name))
-        average = {score: float(np.mean(values)) for score, values in means.items() if values}
-        report.metric(network.name, "unseen", {f"auroc_mean_{score}": value for score, value in average.items()})
+        average = {
+            score: float(np.mean([row[score] for row in values.values()]))
+            for score in SCORES
+            if all(score in row for row in values.values())
+        }
         if len(sets) > 1:
             rows.append((network.name, "mean", "", *(cell(average.get(score)) for score in SCORES)))
+        for name, row in (*values.items(), ("mean", average)):
+            report.metric(network.name, "unseen", {f"auroc_{name}_{score}": value for score, value in row.items()})
     report.table("unseen", rows)
 
 
-def cell(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+class Files(NamedTuple):
+    """N images as lossless files: the bits of each by format, float64 [N], and the shape of an image."""
+
+    bits: dict[str, Tensor]
+    shape: tuple[int, ...]
 
 
-def scores(
-    network: Network, judged: ImageSet, others: Tensor | int, name: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The scores of the images of the data set and of the others, by name, float64 [N] each.
-
-    A baseline has a confidence alone.
-    """
-    known, truth = network.scores(judged.images), judged.labels
-    temperature = fit_temperature(known, truth)
-    if isinstance(others, int):
-        rest = [label for label in range(judged.num_classes) if label != others]
-        inside = judged.images[truth != others], known[truth != others][:, rest]
-        outside = judged.images[truth == others], known[truth == others][:, rest]
-    else:
-        inside, outside = (judged.images, known), (others, network.scores(others, name))
-    first, second = (all_scores(images, nats, temperature) for images, nats in (inside, outside))
-    if not network.generative:
-        return {"confidence": first["confidence"]}, {"confidence": second["confidence"]}
-    return first, second
+def lossless(images: Tensor) -> Files:
+    return Files({name: compressed_bits(images, name) for name in ("png", "webp")}, tuple(images.shape[1:]))
 
 
-def all_scores(images: Tensor, nats: Tensor, temperature: float) -> dict[str, Tensor]:
-    """SCORES of uint8 [N, C, H, W] with log-likelihoods [N, num_classes], float64 [N] each."""
-    shape = tuple(images.shape[1:])
-    found = typicality_scores(compressed_bits(images, "webp"), nats, shape, temperature)
+def scores(nats: Tensor, files: Files, temperature: float, generative: bool) -> dict[str, Tensor]:
+    """SCORES of images with log-likelihoods [N, num_classes], float64 [N] each; of a baseline the confidence alone."""
+    found = typicality_scores(files.bits["webp"], nats, files.shape, temperature)
     found["complexity_webp"] = found.pop("input_complexity")
-    found["complexity_png"] = input_complexity(compressed_bits(images, "png"), nats, shape)
-    return {name: found[name] for name in SCORES}
+    found["complexity_png"] = input_complexity(files.bits["png"], nats, files.shape)
+    return {name: found[name] for name in SCORES if generative or name == "confidence"}

@@ -15,7 +15,7 @@ from data import load_split
 from data.splits import hold_out
 from evaluation.evaluate import evaluate
 from model import load_checkpoint
-from tests.runs import SHORT, assert_same_run, last, reports
+from tests.runs import SHORT, assert_same_run, last, reports, stopped_after_step
 from training.settings import TrainSettings
 from training.trainer import Trainer
 from utils.errors import UserError
@@ -80,19 +80,10 @@ def test_the_default_is_the_published_protocol(undisturbed):
 
 
 @pytest.mark.parametrize("steps", [4, 10, 25])
-def test_a_run_cut_after_any_step_ends_as_if_it_had_not_been(steps, whole, tmp_path, monkeypatch):
-    folder, step = tmp_path / "run", Trainer.train_step
-
-    def cut(self, *batch):
-        result = step(self, *batch)
-        if self.state.total_steps == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", cut)
-        with pytest.raises(Interrupted):
-            pcnn_train.main([*HOLDOUT, "--run_dir", str(folder)])
+def test_a_run_cut_after_any_step_ends_as_if_it_had_not_been(steps, whole, tmp_path):
+    folder = tmp_path / "run"
+    with stopped_after_step(steps), pytest.raises(Interrupted):
+        pcnn_train.main([*HOLDOUT, "--run_dir", str(folder)])
     assert last(folder)["step"] == steps and pcnn_train.main(["--resume", str(folder)]) == 0
     assert_same_run(folder, whole[0])
 

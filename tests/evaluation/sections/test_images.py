@@ -43,9 +43,10 @@ def test_the_holdout_is_a_part_of_the_training_images(digits):
 
 
 def test_of_many_images_a_fixed_part_is_taken_in_order(digits):
-    part = some(digits, 20)
-    assert len(part) == 20 and part.paths == some(digits, 20).paths == tuple(sorted(part.paths))
+    rows = some(70, 20)
+    part = digits.part(rows)
+    assert len(part) == 20 and part.paths == digits.part(some(70, 20)).paths == tuple(sorted(part.paths))
     assert {*part.paths} < {*digits.paths} and part.paths != digits.paths[:20]
     place = digits.paths.index(part.paths[7])
     assert part.images[7].equal(digits.images[place]) and part.labels[7] == digits.labels[place]
-    assert some(digits, 70) is digits
+    assert some(70, 70).tolist() == some(70, 100).tolist() == list(range(70))
