@@ -10,7 +10,7 @@ from layers.conv import (
     NetworkInNetwork,
     weight_normed,
 )
-from layers.fusion import FUSIONS, FiLM, Fusion, MiddleFusion, NoFusion, modulate
+from layers.fusion import FUSIONS, FiLM, Fusion, LateFusion, MiddleFusion, NoFusion, modulate
 
 __all__ = [
     "FUSIONS",
@@ -22,6 +22,7 @@ __all__ = [
     "FiLM",
     "Fusion",
     "GatedResidualBlock",
+    "LateFusion",
     "MiddleFusion",
     "NetworkInNetwork",
     "NoFusion",

@@ -1,11 +1,25 @@
 """Class conditioning of the residual blocks: a scale and a shift of each block's output."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-Fusion = Literal["early+middle", "early", "middle", "film", "none"]
+Fusion = Literal[
+    "early+middle",
+    "early",
+    "middle",
+    "film",
+    "late",
+    "early+film",
+    "early+late",
+    "middle+late",
+    "film+late",
+    "early+middle+late",
+    "early+film+late",
+    "none",
+]
 FUSIONS: tuple[str, ...] = get_args(Fusion)
 
 Condition = tuple[Tensor | None, Tensor | None]  # (scale, shift) of one block, each [B, F, ...] or None
@@ -58,3 +72,28 @@ class FiLM(nn.Module):
     def forward(self, labels: Tensor) -> list[Condition]:
         by_block = self.table(labels).view(len(labels), self.nr_blocks, 2, -1)
         return [(1 + scale, shift) for scale, shift in by_block.permute(1, 2, 0, 3)]
+
+
+class LateFusion(nn.Module):
+    """The class once more: a shift of its own, 0 at the start, for each of a few blocks, on top of other fusion.
+
+    Args:
+        num_classes: C_y.
+        nr_filters: F.
+        blocks: the indices of these blocks among all of the network.
+    """
+
+    def __init__(self, num_classes: int, nr_filters: int, blocks: Sequence[int]):
+        super().__init__()
+        self.blocks = tuple(blocks)
+        self.table = nn.Embedding(num_classes, len(self.blocks) * nr_filters)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, labels: Tensor, conditions: list[Condition]) -> list[Condition]:
+        """The conditions of all blocks for labels [B], with these shifts [B, F] added."""
+        conditions = list(conditions)
+        shifts = self.table(labels).view(len(labels), len(self.blocks), -1).unbind(1)
+        for block, late in zip(self.blocks, shifts, strict=True):
+            scale, shift = conditions[block]
+            conditions[block] = (scale, late if shift is None else shift + late)
+        return conditions

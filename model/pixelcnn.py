@@ -2,7 +2,8 @@
 
 Salimans et al. 2017, "PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
 Modifications". Differences from the paper: class conditioning by early fusion (one-hot maps concatenated to
-the input) and by middle fusion or FiLM (after every residual block).
+the input), by middle fusion or FiLM (after every residual block) and by late fusion (at the coarsest resolution and
+before the head).
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from layers import (
     DownShiftedDeconv2d,
     FiLM,
     GatedResidualBlock,
+    LateFusion,
     MiddleFusion,
     NetworkInNetwork,
     NoFusion,
@@ -110,6 +112,7 @@ class PixelCNN(nn.Module):
     """
 
     fusion: MiddleFusion | FiLM | NoFusion
+    late: LateFusion | None
     # set by `load_checkpoint`
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
@@ -148,7 +151,8 @@ class PixelCNN(nn.Module):
         self.image_channels, self.num_classes, self.nr_logistic_mix = image_channels, num_classes, nr_logistic_mix
 
         self.conditional = fusion != "none"
-        self.early = fusion.startswith("early")
+        parts = fusion.split("+")
+        self.early = "early" in parts
         c_in = image_channels + 1 + (num_classes if self.early else 0)  # + ones, to distinguish padding
         self.u_init = DownShiftedConv2d(c_in, nr_filters, (2, 3), shift_down=True)
         self.ul_init_above = DownShiftedConv2d(c_in, nr_filters, (1, 3), shift_down=True)
@@ -157,13 +161,20 @@ class PixelCNN(nn.Module):
         self.u_stream = Stream(DownShiftedConv2d, DownShiftedDeconv2d, sees_other=False, **streams)
         self.ul_stream = Stream(DownRightShiftedConv2d, DownRightShiftedDeconv2d, sees_other=True, **streams)
         nr_blocks = self.u_stream.nr_blocks + self.ul_stream.nr_blocks
-        if fusion.endswith("middle"):
+        if "middle" in parts:
             self.fusion = MiddleFusion(num_classes, nr_filters, nr_blocks)
-        elif fusion == "film":
+        elif "film" in parts:
             self.fusion = FiLM(num_classes, nr_filters, nr_blocks)
         else:
             self.fusion = NoFusion(nr_blocks)
+        self.late = LateFusion(num_classes, nr_filters, self._late_blocks()) if "late" in parts else None
         self.head = NetworkInNetwork(nr_filters, params_per_component(image_channels) * nr_logistic_mix)
+
+    def _late_blocks(self) -> list[int]:
+        """The last block of each stream on its way to the coarsest resolution, and the last one before the head."""
+        first_ul = self.u_stream.nr_blocks
+        coarsest = self.u_stream.up[-1][-1].index
+        return [coarsest, first_ul + coarsest, first_ul + self.ul_stream.down[0][-1].index]
 
     def join_class(self, x: Tensor, labels: Tensor) -> Tensor:
         """Append a channel of ones and, with early fusion, one-hot maps: [B, C, H, W] -> [B, c_in, H, W]."""
@@ -181,7 +192,10 @@ class PixelCNN(nn.Module):
         def shaped(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(dtype)[:, :, None, None]
 
-        both = [(shaped(scale), shaped(shift)) for scale, shift in self.fusion(labels)]
+        conditions = self.fusion(labels)
+        if self.late is not None:
+            conditions = self.late(labels, conditions)
+        both = [(shaped(scale), shaped(shift)) for scale, shift in conditions]
         return both[: self.u_stream.nr_blocks], both[self.u_stream.nr_blocks :]
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:

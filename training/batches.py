@@ -100,7 +100,9 @@ class Batches:
         count = len(self.labels)
         generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, epoch))
         order = torch.randperm(count, generator=generator)
-        mirrored = torch.rand(count, generator=generator) < 0.5
+        # alternating flips (airbench): each image is mirrored in every other epoch, half of them in each
+        first = torch.Generator().manual_seed(mixed_seed(self.settings.seed))
+        mirrored = (torch.rand(count, generator=first) < 0.5) ^ (epoch % 2 == 1)
         shifts = draw_shifts(count, self.image_size, generator)
         if self.settings.augment != "flip+shift":
             shifts.zero_()

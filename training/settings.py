@@ -61,7 +61,8 @@ class TrainSettings:
         nr_filters: channels of the feature maps (F), at least 1.
         nr_logistic_mix: components of the mixture (K), at least 1.
         fusion: how the class enters: early (one-hot maps joined to the input), middle (embedding after every
-            residual block), film (scale and shift of every block), none (then labels and accuracy mean nothing).
+            residual block), film (scale and shift of every block), late (an embedding at the coarsest resolution and before the head),
+            joined as in early+film+late; none (then labels and accuracy mean nothing).
         dropout: rate of the residual blocks, 0 to below 1; small networks on small images need little.
         init: of new weights: default, or data (every convolution's output starts with mean 0 and standard deviation 1).
         batch_size: images per step (of each process under torchrun), at least 1.
@@ -79,7 +80,8 @@ class TrainSettings:
             default. No effect where that weight is 0.
         grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit.
         ema: decay of the moving average of the weights that is evaluated, sampled from and exported; 0 is none.
-        augment: none, flip (mirror half of the images), or flip+shift (and move them by up to 1/16 of a side).
+        augment: none, flip (each image is mirrored in every other epoch), or flip+shift (and moved by up to 1/16 of a
+            side).
         precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
         compile: whether to compile the log-likelihood and its gradient with torch.compile; on CUDA only by default.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from layers import FiLM, MiddleFusion, NoFusion, modulate
+from layers import FiLM, LateFusion, MiddleFusion, NoFusion, modulate
 
 NUM_CLASSES, NR_FILTERS, NR_BLOCKS = 3, 4, 5
 
@@ -65,3 +65,27 @@ def test_film_has_numbers_of_its_own_for_each_block_and_class():
     changed = torch.stack([torch.stack(condition) for condition in film(labels)]) != numbers
     assert torch.equal(changed.all(dim=3), torch.tensor([False, True, False]).expand(NR_BLOCKS, 2, 3))
     assert not changed[:, :, [0, 2]].any()
+
+
+@pytest.mark.parametrize("other", [NoFusion(NR_BLOCKS), MiddleFusion(NUM_CLASSES, NR_FILTERS, NR_BLOCKS)])
+def test_late_fusion_adds_a_shift_to_its_blocks_alone(other):
+    late, labels = LateFusion(NUM_CLASSES, NR_FILTERS, blocks=[1, 4]), torch.tensor([2, 0])
+    conditions = other(labels)
+    for (_, shift), (_, before) in zip(late(labels, conditions), conditions, strict=True):
+        assert shift is None or not (shift - (0 if before is None else before)).any()  # zero until it is trained
+    torch.nn.init.normal_(late.table.weight)
+    rows = late.table.weight[labels].view(2, 2, NR_FILTERS)
+    for block, ((scale, shift), (_, before)) in enumerate(zip(late(labels, conditions), conditions, strict=True)):
+        assert scale is None
+        if block in late.blocks:
+            added = rows[:, late.blocks.index(block)]
+            torch.testing.assert_close(shift, added if before is None else before + added)
+        else:
+            assert shift is before
+
+
+def test_late_fusion_keeps_the_scales_of_film():
+    labels = torch.tensor([2, 0])
+    film, late = FiLM(NUM_CLASSES, NR_FILTERS, NR_BLOCKS), LateFusion(NUM_CLASSES, NR_FILTERS, blocks=[0])
+    for (scale, _), (before, _) in zip(late(labels, conditions := film(labels)), conditions, strict=True):
+        assert scale is before

@@ -259,7 +259,7 @@ def test_nothing_is_allocated_before_the_shapes_agree(contents, write, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("fusion", "late"), ("fusion", None), ("dropout", 1), ("dropout", "half"), ("depth", 3)]
+    ("name", "value"), [("fusion", "later"), ("fusion", None), ("dropout", 1), ("dropout", "half"), ("depth", 3)]
 )
 def test_unknown_setting(contents, write, name, value):
     contents["model"][name] = value

@@ -34,6 +34,7 @@ def test_a_class_keeps_its_distribution_under_another_number(make_net, fusion):
         ("early", ["u_init.conv", "ul_init_above.conv", "ul_init_left.conv"]),
         ("middle", ["fusion.embed"]),
         ("film", ["fusion.table"]),
+        ("late", ["late.table"]),
     ],
 )
 def test_what_other_classes_use_stays_as_it_is(make_net, fusion, names):

@@ -55,7 +55,7 @@ def test_output_shape(make_net, channels, size):
         ("nr_logistic_mix", 0),
         ("num_classes", 0),
         ("image_channels", 2),
-        ("fusion", "late"),
+        ("fusion", "later"),
         ("dropout", 1.0),
         ("dropout", -0.1),
         ("dropout", float("nan")),
@@ -123,6 +123,17 @@ def test_class_enters_by_the_one_hot_and_by_alpha_alone(make_net, fusion, one_ho
 
 def test_film_ignores_the_class_until_it_is_trained():
     assert not heeds_the_class(PixelCNN(1, 4, 2, num_classes=3, fusion="film").eval())
+
+
+def test_late_fusion_is_at_the_coarsest_resolution_of_both_streams_and_before_the_head(make_net):
+    net = make_net(nr_resnet=2, fusion="late")
+    with torch.no_grad():
+        net.late.table.weight.zero_()
+    assert not heeds_the_class(net)
+    u, ul = net.u_stream, net.ul_stream
+    blocks = [*(block for stream in (u, ul) for block in stream.modules() if isinstance(block, GatedResidualBlock))]
+    at = [blocks[index] for index in net.late.blocks]
+    assert at == [u.up[2][1], ul.up[2][1], ul.down[0][2]]
 
 
 def test_early_fusion_reaches_every_first_layer(make_net):
