@@ -21,7 +21,7 @@ def candidate_classes(labels: Tensor, num_classes: int, negatives: int) -> Tenso
 
 
 def hybrid_loss(
-    log_p: Tensor, image_shape: tuple[int, ...], weight: float, temperature: float
+    log_p: Tensor, image_shape: tuple[int, ...], weight: float, temperature: float, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """bits/dim under the true class + ``weight`` x cross-entropy of softmax(log p / temperature), both means over B.
 
@@ -30,11 +30,12 @@ def hybrid_loss(
         image_shape: (C, H, W).
         weight: of the cross-entropy, in bits/dim per nat.
         temperature: nats; a likelihood of thousands of pixels is a far too confident classifier at 1.
+        label_smoothing: the share of the target that is spread over all 1 + k classes (Szegedy et al. 2016).
 
     Returns:
         The loss, its bits/dim and its cross-entropy in nats: three scalars.
     """
     bpd = bits_per_dim(-log_p[:, 0].mean(), image_shape)
     truth = torch.zeros(len(log_p), dtype=torch.int64, device=log_p.device)
-    cross_entropy = F.cross_entropy(log_p / temperature, truth)
+    cross_entropy = F.cross_entropy(log_p / temperature, truth, label_smoothing=label_smoothing)
     return bpd + weight * cross_entropy, bpd, cross_entropy

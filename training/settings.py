@@ -78,6 +78,8 @@ class TrainSettings:
         posterior_temperature: T of that posterior, softmax(log p / T), at least 1e-6; not that of classify.py.
         negatives: wrong classes per image in the cross-entropy, chosen at random at each step; all by
             default. No effect where that weight is 0.
+        label_smoothing: of the cross-entropy: this share of the target is spread over all the classes it compares, 0 to
+            below 1. No effect where that weight is 0.
         grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit.
         ema: decay of the moving average of the weights that is evaluated, sampled from and exported; 0 is none.
         augment: none, flip (each image is mirrored in every other epoch), or flip+shift (and moved by up to 1/16 of a
@@ -145,6 +147,7 @@ class TrainSettings:
     discriminative_weight: NonNegativeFloat = 0.0
     posterior_temperature: Temperature = 20.0
     negatives: PositiveInt | None = None
+    label_smoothing: Fraction = 0.0
     grad_clip: NonNegativeFloat = 0.0
     ema: Fraction = 0.9995
     augment: Literal["none", "flip", "flip+shift"] = "none"

@@ -162,7 +162,11 @@ class TrainingStep:
             classes = candidate_classes(labels, self.net.num_classes, self.negatives)
             log_p = self.log_likelihood(images.repeat_interleave(classes.shape[1], dim=0), classes.flatten())
         loss, *parts = hybrid_loss(
-            log_p.view_as(classes), shape, settings.discriminative_weight, settings.posterior_temperature
+            log_p.view_as(classes),
+            shape,
+            settings.discriminative_weight,
+            settings.posterior_temperature,
+            settings.label_smoothing,
         )
         return loss, torch.stack(parts).detach()
 

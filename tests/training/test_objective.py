@@ -36,6 +36,16 @@ def net_log_likelihood(net, image, label):
     return mixture_log_prob(x, net(x, torch.tensor([int(label)])))[0]
 
 
+def test_label_smoothing_moves_a_share_of_the_target_to_all_classes():
+    log_p = torch.tensor([[-10.0, -12.0, -11.0], [-7.0, -3.0, -9.0]])
+    posterior = torch.log_softmax(log_p.double() / 2, dim=1)
+    target = torch.tensor([0.7 + 0.3 / 3, 0.1, 0.1], dtype=torch.float64)
+    _, _, cross_entropy = hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0, label_smoothing=0.3)
+    assert cross_entropy.item() == pytest.approx(-(target * posterior).sum(dim=1).mean().item(), rel=1e-6)
+    _, _, plain = hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0)
+    assert plain.item() == pytest.approx(-posterior[:, 0].mean().item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_loss_and_gradients_are_the_definition_s(channels):
     torch.manual_seed(0)
