@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from model.pixelcnn import Stream
+from training.muon import Muon
 from training.settings import TrainSettings
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -27,11 +29,25 @@ def lr_factor(settings: TrainSettings, total_steps: int) -> Callable[[int], floa
 
 
 def make_optimizer(net: nn.Module, settings: TrainSettings, total_steps: int) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """Adam with the betas of PixelCNN++ (0.95, 0.9995) and its schedule, which counts steps, not epochs."""
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=settings.lr, betas=(0.95, 0.9995), weight_decay=settings.weight_decay, fused=True
-    )
+    """AdamW with the betas of PixelCNN++ (0.95, 0.9995), or Muon with it, and the schedule, which counts steps."""
+    recipe: Any = {
+        "lr": settings.lr,
+        "betas": (0.95, 0.9995),
+        "weight_decay": settings.weight_decay,
+        "fused": True,
+    }
+    if settings.optimizer == "muon":
+        optimizer: torch.optim.AdamW = Muon(net.parameters(), hidden_weights(net), **recipe)
+    else:
+        optimizer = torch.optim.AdamW(net.parameters(), **recipe)
     return optimizer, LambdaLR(optimizer, lr_factor(settings, total_steps))
+
+
+def hidden_weights(net: nn.Module) -> list[nn.Parameter]:
+    """The directions of the weight-normalised convolutions between feature maps."""
+    streams = [module for module in net.modules() if isinstance(module, Stream)]
+    named = (pair for stream in streams for pair in stream.named_parameters())
+    return [parameter for name, parameter in named if name.endswith("original1")]  # v of torch's weight_norm
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, scheduler: LambdaLR, saved: Any, steps: int) -> None:
@@ -44,7 +60,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, scheduler: LambdaLR, sav
     for index, state in saved["state"].items():
         shapes = {name: value.shape for name, value in state.items()}
         like = parameters[index].shape
-        if shapes != {"step": torch.Size(), "exp_avg": like, "exp_avg_sq": like}:
+        moments = {"momentum_buffer": like} if "momentum_buffer" in shapes else {"exp_avg": like, "exp_avg_sq": like}
+        if shapes != {"step": torch.Size()} | moments:
             raise ValueError(f"the optimizer's state of parameter {index} is not that of this network")
     optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
     rate = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](steps)

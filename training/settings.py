@@ -61,13 +61,15 @@ class TrainSettings:
         nr_filters: channels of the feature maps (F), at least 1.
         nr_logistic_mix: components of the mixture (K), at least 1.
         fusion: how the class enters: early (one-hot maps joined to the input), middle (embedding after every
-            residual block), film (scale and shift of every block), late (an embedding at the coarsest resolution and before the head),
-            joined as in early+film+late; none (then labels and accuracy mean nothing).
+            residual block), film (scale and shift of every block), late (an embedding at the coarsest resolution and
+            before the head), joined as in early+film+late; none (then labels and accuracy mean nothing).
         dropout: rate of the residual blocks, 0 to below 1; small networks on small images need little.
         init: of new weights: default, or data (every convolution's output starts with mean 0 and standard deviation 1).
         batch_size: images per step (of each process under torchrun), at least 1.
         max_epochs: passes over the training images, at least 1.
-        lr: learning rate of Adam at its peak, above 0.
+        optimizer: adam, or muon for the convolutions between feature maps and adam for the other weights: it needs far
+            fewer epochs.
+        lr: learning rate at its peak, above 0.
         lr_schedule: decay multiplies lr by --lr_decay after each step; cosine brings it to 0 at the end.
         lr_decay: factor per STEP, above 0, at most 1.
         warmup: steps in which lr rises linearly from 0, at least 0.
@@ -139,6 +141,7 @@ class TrainSettings:
     init: Literal["default", "data"] = "default"
     batch_size: PositiveInt = 16
     max_epochs: PositiveInt = field(default=200, metadata=FREE)
+    optimizer: Literal["adam", "muon"] = "adam"
     lr: PositiveFloat = 2e-4
     lr_schedule: Literal["decay", "cosine"] = "decay"
     lr_decay: DecayRate = 0.999995

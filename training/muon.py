@@ -1,0 +1,89 @@
+"""Muon for the convolutions between feature maps, AdamW for all other weights."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.precision import cpu_has_bf16
+
+MOMENTUM = 0.95
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """About U V^T of the singular value decomposition U S V^T of each matrix: [N, rows, columns] -> the same shape.
+
+    Five steps of a Newton-Schulz iteration with the coefficients of Jordan et al. 2024, "Muon: An optimizer for hidden
+    layers in neural networks", after which the singular values lie between about 0.7 and 1.2. In bf16 where that is
+    native.
+    """
+    native = matrices.is_cuda or cpu_has_bf16()
+    x = matrices.to(torch.bfloat16 if native else torch.float32)
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW, but Muon for the weights in ``hidden``: their step is their momentum, orthogonalized.
+
+    A weight of four dimensions is the matrix that maps a patch of the input to a pixel of the output. Steps have the
+    size of AdamW's (Liu et al. 2025, "Muon is Scalable for LLM Training"), so one learning rate serves both.
+    `torch.optim.Muon` takes matrices alone, one at a time, reads the learning rate back and has no ``found_inf``.
+
+    Args:
+        parameters: all weights.
+        hidden: those of them that Muon updates, of at least two dimensions.
+        settings: of AdamW; lr and weight_decay are shared.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], hidden: Iterable[nn.Parameter], **settings: Any):
+        super().__init__(parameters, **settings)
+        by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        for parameter in hidden:
+            by_shape[parameter.shape].append(parameter)
+        self.hidden = list(by_shape.values())
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Update all weights; none, and no momentum, where ``found_inf`` is 1."""
+        for weights in self.hidden:
+            self._step(weights)
+            for weight in weights:
+                weight.grad = None  # AdamW leaves it alone
+        return super().step(closure)
+
+    def _step(self, weights: list[Tensor]) -> None:
+        """Muon's step of weights of one shape."""
+        (group,) = self.param_groups
+        for weight in weights:
+            if not self.state[weight]:
+                # AdamW's class wants a step in a state that it loads
+                step = torch.zeros((), device=weight.device)
+                self.state[weight] = {"step": step, "momentum_buffer": torch.zeros_like(weight)}
+        momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
+        gradients: list[Tensor] = [weight.grad for weight in weights]  # type: ignore[misc]  # all have one
+        bad = getattr(self, "found_inf", None)
+        if bad is not None:
+            # a non-finite number times 0 is none: the momentum stands in for such a gradient
+            gradients = [torch.where(bad > 0, m, g) for g, m in zip(gradients, momenta, strict=True)]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, MOMENTUM)).flatten(2)
+        size = 0.2 * max(nesterov.shape[1:]) ** 0.5
+        change = orthogonalized(nesterov) * (group["lr"] * size)
+        keep = 1 - group["lr"] * group["weight_decay"]
+        if bad is not None:
+            change, keep = change * (1 - bad), keep if not group["weight_decay"] else keep + (1 - keep) * bad
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, keep)
+        torch._foreach_sub_(weights, list(change.view(-1, *weights[0].shape).unbind()))
