@@ -103,7 +103,7 @@ class Batches:
         # alternating flips (airbench): each image is mirrored in every other epoch, half of them in each
         first = torch.Generator().manual_seed(mixed_seed(self.settings.seed))
         mirrored = (torch.rand(count, generator=first) < 0.5) ^ (epoch % 2 == 1)
-        shifts = draw_shifts(count, self.image_size, generator)
+        shifts = draw_shifts(count, self.image_size, generator, self.settings.largest_shift)
         if self.settings.augment != "flip+shift":
             shifts.zero_()
         return order.to(self.device), mirrored.to(self.device), shifts.to(self.device)

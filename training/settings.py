@@ -84,8 +84,8 @@ class TrainSettings:
             below 1. No effect where that weight is 0.
         grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit.
         ema: decay of the moving average of the weights that is evaluated, sampled from and exported; 0 is none.
-        augment: none, flip (each image is mirrored in every other epoch), or flip+shift (and moved by up to 1/16 of a
-            side).
+        augment: none, flip (each image is mirrored in every other epoch), or flip+shift (and moved at random).
+        largest_shift: with flip+shift, how far at most, as a fraction of a side; 0 to below 1.
         precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
         compile: whether to compile the log-likelihood and its gradient with torch.compile; on CUDA only by default.
@@ -154,6 +154,7 @@ class TrainSettings:
     grad_clip: NonNegativeFloat = 0.0
     ema: Fraction = 0.9995
     augment: Literal["none", "flip", "flip+shift"] = "none"
+    largest_shift: Fraction = 1 / 16
     precision: Precision = "auto"
     compile: bool | None = field(default=None, metadata=FREE)
     cuda_graph: bool = field(default=False, metadata=FREE)

@@ -7,6 +7,7 @@ from training.settings import TrainSettings
 from training.step import TrainingStep
 
 HYBRID = {"discriminative_weight": 0.1, "negatives": 1}
+MUON = {"optimizer": "muon", "weight_decay": 0.01}
 
 
 def make_step(precision="fp32", fusion="early+middle", total_steps=20, **settings) -> TrainingStep:

@@ -70,3 +70,31 @@ def test_held_out_images_are_no_training_images(own_folder, capsys):
     (own_folder / "train/a/000.png").write_bytes((own_folder / "train/b/000.png").read_bytes())
     with pytest.raises(UserError, match="--select_on holdout: no class has two training images"):
         batches.load_splits(settings)
+
+
+def drawn(**settings):
+    """Images of one bright pixel, as in epochs 1 to 4, in their own order: [4, 40, 1, 8, 8]."""
+    images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
+    images[:, :, 4, 2], images[:, 0, 0, 0] = 255, torch.arange(40)
+    split = ImageSet(images, torch.arange(40) % 2, ("a", "b"), tuple(map(str, range(40))))
+    source = batches.Batches(split, TrainSettings(batch_size=10, **settings), torch.device("cpu"))
+    epochs = []
+    for epoch in range(1, 5):
+        seen = torch.cat([images for images, _ in source.epoch(epoch)])
+        order, *_ = source._draw(epoch)
+        epochs.append(seen[order.argsort()])
+    return torch.stack(epochs)
+
+
+def test_each_image_is_mirrored_in_every_other_epoch():
+    mirrored = drawn(augment="flip")[:, :, 0, 4, 5] == 255
+    assert torch.equal(mirrored[0], ~mirrored[1]) and torch.equal(mirrored[::2], mirrored[:1].expand(2, -1))
+    assert torch.equal(mirrored[1::2], mirrored[1:2].expand(2, -1)) and 8 < mirrored[0].sum() < 32
+    assert not torch.equal(drawn(augment="flip", seed=2)[:, :, 0, 4, 5] == 255, mirrored)
+
+
+@pytest.mark.parametrize(("largest", "reach"), [(0.25, 2), (0.125, 1), (0.0, 0)])
+def test_images_move_as_far_as_largest_shift(largest, reach):
+    rows = (drawn(augment="flip+shift", largest_shift=largest)[:, :, 0] == 255).any(dim=3)
+    where = {row for row in range(8) if rows[:, :, row].any()}
+    assert where == set(range(4 - reach, 5 + reach))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model import PixelCNN
-from tests.training.steps import HYBRID, batches, make_step, run
+from tests.training.steps import HYBRID, MUON, batches, make_step, run
 from training.settings import TrainSettings
 from training.step import TrainingStep
 from utils.cuda_graph import GraphedFunction, capture
@@ -25,7 +25,7 @@ def saved(step: TrainingStep) -> dict:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("more", [{}, HYBRID, {"grad_clip": 0.0, "lr_schedule": "cosine", "ema": 0.0}])
+@pytest.mark.parametrize("more", [{}, HYBRID, {"grad_clip": 0.0, "lr_schedule": "cosine", "ema": 0.0}, MUON])
 def test_a_replayed_step_is_the_plain_one(more, precision, recorded_graphs, monkeypatch):
     """The skipped step, the schedule, dropout and the wrong classes included, bit for bit."""
     graphed = make_step(precision, cuda_graph=True, **more)
@@ -117,7 +117,7 @@ def on_cuda(device, precision, **settings) -> TrainingStep:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("more", [{}, HYBRID, {"compile": True}])
+@pytest.mark.parametrize("more", [{}, HYBRID, MUON, {"compile": True}])
 def test_on_cuda_a_captured_step_is_the_plain_one(cuda, precision, more):
     """Up to rounding, as the gradients of convolutions are summed in any order."""
     if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import training.optimization
 from model import PixelCNN, Sampler, image_generators
-from tests.training.steps import HYBRID
+from tests.training.steps import HYBRID, MUON
 from training.settings import TrainSettings
 from training.step import TrainingStep
 
@@ -73,7 +73,7 @@ def test_the_counter_finds_waits(waits):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("graphed", [False, True])
-@pytest.mark.parametrize("more", [{}, HYBRID])
+@pytest.mark.parametrize("more", [{}, HYBRID, MUON])
 def test_a_step_on_cuda_never_waits(precision, graphed, more):
     """Nor does it mix devices, nor read a number back, which fails on tensors without data."""
     settings = TrainSettings(compile=False, grad_clip=1.0, cuda_graph=graphed, warmup=2, **more)
