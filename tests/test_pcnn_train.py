@@ -164,6 +164,7 @@ def test_print_config_is_a_config(script, tmp_path):
         ("configs/cpen455.yaml", "holdout"),
         ("configs/cpen455_hybrid.yaml", "holdout"),
         ("configs/cpen455_published.yaml", "validation"),
+        ("configs/cpen455_wide.yaml", "holdout"),
     ],
 )
 def test_shipped_configs_parse(path, select_on):
