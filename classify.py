@@ -26,10 +26,11 @@ from data import load_split
 from evaluation.attribution import check_maps, write_attributions
 from evaluation.images import Images, files_of_split, images_of_paths, images_of_split
 from evaluation.prediction_file import PredictionFile
-from evaluation.predictions import Prediction, posterior_temperature, predict, warn_unconditional
+from evaluation.predictions import Prediction, predict, warn_unconditional
 from evaluation.prior import class_prior, describe_prior, prior_weights
 from evaluation.report import figure_paths, report
 from evaluation.scoring import MirrorScorer, Scorer
+from evaluation.temperature import posterior_temperature
 from evaluation.typicality import stored_reference
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from utils.arguments import parse_settings, repeat_flag

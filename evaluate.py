@@ -37,7 +37,7 @@ from utils.precision import Precision
 from utils.script import run_script
 from utils.signals import Interrupted
 from utils.text import printable
-from utils.values import PathName, PathNames, PositiveInt, Seed
+from utils.values import PathName, PathNames, PositiveInt, Seed, Temperature
 
 Section = Literal["classification", "likelihood", "samples", "robustness", "unseen"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
@@ -59,6 +59,7 @@ class EvaluateSettings:
         skip_bad_images: leave out images that cannot be read.
         samples_per_class: images that each network draws of each class, 6 or more in all.
         seed: of the samples.
+        temperature: of the samples, as of generate.py: at least 1e-6; by default each checkpoint's, or 1.
         images: folders of images that another program drew, measured like samples; the class is in the name of the
             file (pizza_0001.png) or of its folder.
         imagenet_classes: the ImageNet class of each class, in order, for the class agreement; known for cpen455.
@@ -87,6 +88,7 @@ class EvaluateSettings:
     skip_bad_images: bool = False
     samples_per_class: PositiveInt = 250
     seed: Seed = 0
+    temperature: Temperature | None = None
     images: PathNames = field(default_factory=list)
     imagenet_classes: list[int] | None = None
     fid_weights: PathName | None = None
@@ -158,6 +160,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     sampling = SampleSettings(
         settings.samples_per_class,
         settings.seed,
+        settings.temperature,
         device,
         settings.imagenet_classes,
         given_weights(settings.fid_weights) if settings.fid_weights else None,

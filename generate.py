@@ -26,6 +26,7 @@ from evaluation.fid_reference import parse_reference
 from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder, sample_name
 from evaluation.inception import given_weights
 from evaluation.predictions import warn_unconditional
+from evaluation.temperature import sample_temperature
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
 from utils.arguments import parse_settings
@@ -53,7 +54,8 @@ class GenerateSettings:
         per_class: images of each class, 1 to a million.
         classes: names of the classes to sample, as in --classes pizza koala; all by default.
         seed: random seed, 0 to 2^32 - 1.
-        temperature: at least 1e-6; 1 samples from the model, less gives likelier and less varied images.
+        temperature: at least 1e-6; 1 samples from the model, less gives likelier and less varied images; by default the
+            checkpoint's, or 1.
         batch_size: images sampled together, at least 1; auto is 64 on a CPU, 512 on a GPU. Halved when memory runs out.
         complete: image files to complete, as in --complete a.png b.jpg.
         keep_rows: with --complete: rows to keep, from 1 to below the height of the network's images; half by default.
@@ -73,7 +75,7 @@ class GenerateSettings:
     per_class: PerClass = 25
     classes: list[str] | None = None
     seed: Seed = 0
-    temperature: Temperature = 1.0
+    temperature: Temperature | None = None
     batch_size: PositiveInt | Literal["auto"] = "auto"
     complete: PathNames | None = None
     keep_rows: PositiveInt | None = None
@@ -105,6 +107,7 @@ def generate(settings: GenerateSettings) -> int:
         raise UserError(f"--classes {printable(unknown[0])}: the checkpoint has no such class; it has {known}")
     classes = [net.class_names.index(name) for name in dict.fromkeys(names)]
     warn_unconditional(net, "the images of all classes are drawn from one distribution")
+    temperature = sample_temperature(settings.temperature, net)
     starts = images_to_complete(settings, net)
     folder = file_path(os.path.abspath(settings.out))  # even "." has a name
     grid = folder.with_name(f"{folder.name}_grid.png")
@@ -148,7 +151,7 @@ def generate(settings: GenerateSettings) -> int:
             settings.per_class,
             net.image_size,
             seed=settings.seed,
-            temperature=settings.temperature,
+            temperature=temperature,
             batch_size=batch_size,
             keep=start.keep,
         ):

@@ -16,7 +16,7 @@ from evaluation.typicality import typicality
 from model import PixelCNN, bits_per_dim, posterior
 from utils.console import notify
 from utils.distributed import gather, rank, shared_batches, world_size
-from utils.errors import DataError, UserError
+from utils.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,6 @@ class Prediction:
     error: str = ""
     typicality: float = math.nan
     rejected: bool = False
-
-
-def posterior_temperature(given: float | None, net: PixelCNN) -> float:
-    """The temperature of the posterior: the one given, or the checkpoint's, or 1. Raises UserError for a bad one."""
-    temperature = net.metadata.get("temperature", 1.0) if given is None else given
-    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
-        raise UserError("the checkpoint's temperature is not a positive number; give --temperature")
-    return float(temperature)
 
 
 def warn_unconditional(net: PixelCNN, consequence: str) -> None:

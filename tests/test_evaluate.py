@@ -179,6 +179,19 @@ def test_a_distance_by_other_inception_weights_is_not_called_fid(checkpoint, rep
     assert f"| {name} |" in report and "FID is not measured" not in report
 
 
+def test_samples_are_drawn_at_the_temperature_of_the_flag_or_the_checkpoint(checkpoint, reported, tmp_path):
+    cool = tmp_path / "short.pt"
+    torch.save(torch.load(checkpoint, weights_only=True) | {"sample_temperature": 0.5}, cool)
+    values = []
+    for path, flags in ((cool, []), (checkpoint, ["--temperature", "0.5"]), (cool, ["--temperature", "1"])):
+        assert run(path, tmp_path / "report", reported / "cache", "--sections", "samples", *flags) == 0
+        values.append(metrics_of(tmp_path / "report")["short/samples/frechet_distance"])
+        told = "at a temperature of 0.5" in (tmp_path / "report" / "report.md").read_text()
+        assert told == (len(values) < 3)
+    assert values[0] == pytest.approx(values[1]) and values[0] != pytest.approx(values[2], rel=1e-3)
+    assert values[2] == pytest.approx(metrics_of(reported / "report")["short/samples/frechet_distance"])
+
+
 def test_two_checkpoints_side_by_side(checkpoint, tmp_path, capsys):
     net = load_checkpoint(checkpoint)
     with torch.no_grad():

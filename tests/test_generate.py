@@ -48,6 +48,18 @@ def test_an_image_depends_on_seed_class_and_number_alone(checkpoint, tmp_path):
     assert not torch.equal(other["dog_0001.png"], all_of_them["dog_0001.png"])
 
 
+def test_the_temperature_is_by_default_the_checkpoint_s(checkpoint, tmp_path):
+    cool = tmp_path / "cool.pt"
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content | {"sample_temperature": 0.5}, cool)
+    plain, default = drawn(checkpoint, tmp_path / "1"), drawn(cool, tmp_path / "2")
+    for images in (drawn(checkpoint, tmp_path / "3", "--temperature", "0.5"), default):
+        assert all(torch.equal(images[name], default[name]) for name in images)
+    assert not any(torch.equal(plain[name], default[name]) for name in plain)
+    warm = drawn(cool, tmp_path / "4", "--temperature", "1")
+    assert all(torch.equal(warm[name], plain[name]) for name in plain)
+
+
 def test_a_class_in_another_unicode_form(tmp_path):
     path = tmp_path / "net.pt"
     composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))

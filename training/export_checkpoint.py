@@ -27,7 +27,7 @@ from utils.errors import UserError
 from utils.files import check_writable
 from utils.outputs import check_inputs, destination, only_output, output_name
 from utils.script import run_script
-from utils.values import PathName
+from utils.values import PathName, Temperature
 
 
 @dataclass
@@ -40,6 +40,7 @@ class ExportSettings:
         split: of the checkpoint's data set, to measure on; the temperature is fitted on the held-out training images of
             a run with --select_on holdout, else on this split too.
         data_dir: where the data set's files are; datasets/NAME by default.
+        sample_temperature: of the samples that generate.py and evaluate.py draw unless told otherwise; at least 1e-6.
         half: keep the weights in 16 bits, half the size; refused if that costs accuracy.
         device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
     """
@@ -48,6 +49,7 @@ class ExportSettings:
     out: PathName
     split: str = "validation"
     data_dir: PathName | None = None
+    sample_temperature: Temperature = 1.0
     half: bool = False
     device: str = "auto"
 
@@ -91,6 +93,7 @@ def export(settings: ExportSettings) -> int:
         epoch=net.metadata.get("epoch"),
         step=net.metadata.get("step"),
         temperature=temperature,
+        sample_temperature=settings.sample_temperature,
         temperature_from=settings.split if held is None else "holdout",
         typicality=typicality_reference(split.images, evaluation.log_likelihoods),
         validation={

@@ -16,6 +16,7 @@ from evaluation.evaluate import score_all
 from evaluation.generation import draw_images
 from evaluation.images import check_data_set
 from evaluation.scoring import Score, Scorer
+from evaluation.temperature import sample_temperature
 from model import load_checkpoint
 from utils.distributed import gather, in_order, rank, shared_batches
 from utils.errors import UserError
@@ -91,16 +92,22 @@ class Network:
         kept = self.cached("log_likelihood", [pixel_hash(split.images), labels.tolist()], compute)
         return torch.from_numpy(kept["nats"])
 
-    def samples(self, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
+    def samples(self, per_class: int, seed: int, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         """uint8 [N, C, H, W] and int64 [N]: one of each class in turn. ``generate.py`` draws the same, up to rounding.
 
-        Whether ``torchrun`` shares the work changes nothing.
+        The temperature is by default the checkpoint's, or 1. Whether ``torchrun`` shares the work changes nothing.
         """
-        net = self.net
+        net, temperature = self.net, sample_temperature(temperature, self.net)
 
         def compute() -> Arrays:
             drawn = draw_images(
-                net, range(net.num_classes), per_class, net.image_size, seed=seed, batch_size=self.batch_size
+                net,
+                range(net.num_classes),
+                per_class,
+                net.image_size,
+                seed=seed,
+                temperature=temperature,
+                batch_size=self.batch_size,
             )
             mine = [(number, label, image.numpy()) for label, number, image in drawn]
             everyone = sorted((part for parts in gather(mine) for part in parts), key=lambda part: part[:2])
@@ -109,7 +116,7 @@ class Network:
                 "labels": np.array([label for _, label, _ in everyone], dtype=np.int64),
             }
 
-        kept = self.cached("samples", [per_class, seed], compute)
+        kept = self.cached("samples", [per_class, seed, temperature], compute)
         return torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"])
 
 

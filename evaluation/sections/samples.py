@@ -25,6 +25,7 @@ from evaluation.samples.neighbours import K, neighbourhoods
 from evaluation.sections.images import SEED, EvaluationImages, balanced_order, read_like, some
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report, Value, interval
+from evaluation.temperature import sample_temperature
 from plots.images import labelled_grid
 from utils.distributed import from_main, gather, in_order, rank, shared_batches
 from utils.errors import DataError, UserError
@@ -42,6 +43,7 @@ class SampleSettings:
 
     per_class: int
     seed: int
+    temperature: float | None  # each checkpoint's
     device: torch.device
     imagenet_classes: Sequence[int] | None
     fid_weights: Path | None
@@ -114,7 +116,9 @@ def samples(
     reference_name, whole = images.reference
     reference = whole.part(some(len(whole), REFERENCE_IMAGES))
     sets = {
-        network.name: network.samples(settings.per_class, settings.seed) for network in networks if network.generative
+        network.name: network.samples(settings.per_class, settings.seed, settings.temperature)
+        for network in networks
+        if network.generative
     }
     drawn = dict(sets)
     sets |= {folder.name: (folder.images, folder.labels) for folder in folders}
@@ -141,6 +145,10 @@ def samples(
     report.table("samples", rows)
     if not measure.fid_name:
         report.text("FID is not measured: its Inception weights are not here (see --fid_weights).")
+    cooled = [(n.name, sample_temperature(settings.temperature, n.net)) for n in networks if n.generative]
+    for name, temperature in cooled:
+        if temperature != 1:
+            report.text(f"The samples of {name} are drawn at a temperature of {temperature:g}.")
     for name, (pixels, labels) in drawn.items():
         report.figure(f"samples_{name}", partial(labelled_grid, pixels, labels, images.judged.class_names))
 

@@ -1,6 +1,5 @@
 """Labelling: lists on the command line, temperatures, truth from folders, rows."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,10 @@ import evaluation.scoring
 from data import ImageSet
 from evaluation.evaluate import evaluate
 from evaluation.images import Images, true_label
-from evaluation.predictions import label_batch, posterior_temperature, predict
+from evaluation.predictions import label_batch, predict
 from evaluation.scoring import MirrorScorer, Scorer
 from model import PixelCNN
-from utils.errors import DataError, UserError
+from utils.errors import DataError
 
 
 def test_the_innermost_folder_named_after_a_class_is_the_truth():
@@ -64,18 +63,6 @@ def test_temperature_moves_the_confidence_and_nothing_else():
         assert other.confidence == pytest.approx(expected[one.label].item(), rel=1e-4)
         assert expected.argsort(descending=True)[:2].tolist() == [one.label, one.second]
     assert list(predict(Scorer(net, "fp32"), images, prior, start=4)) == sure[4:]
-
-
-def test_the_temperature_is_the_flag_s_or_the_checkpoint_s():
-    net = PixelCNN(1, 2, 1, 1, 3)
-    net.metadata = {"temperature": 7.5}
-    assert posterior_temperature(None, net) == 7.5 and posterior_temperature(2.0, net) == 2.0
-    net.metadata = {}
-    assert posterior_temperature(None, net) == 1.0
-    for bad in (0, -1, math.inf, math.nan, "x", None):
-        net.metadata = {"temperature": bad}
-        with pytest.raises(UserError, match="--temperature"):
-            posterior_temperature(None, net)
 
 
 TIED = st.lists(st.lists(st.integers(-2, 0), min_size=3, max_size=3), min_size=1, max_size=5)

@@ -13,6 +13,7 @@ from data import load_split
 from data.splits import hold_out
 from evaluation.calibration import cross_fitted_confidence, expected_calibration_error, fit_temperature
 from evaluation.evaluate import evaluate
+from evaluation.temperature import sample_temperature
 from evaluation.typicality import typicality_reference
 from model import load_checkpoint, posterior, read_checkpoint
 from training import export_checkpoint
@@ -60,6 +61,12 @@ def test_it_holds_the_average_what_was_measured_and_a_temperature(best, half, tm
     assert net.metadata["temperature"] == pytest.approx(fit_temperature(evaluation.log_likelihoods, split.labels), 1e-3)
     assert net.metadata["temperature_from"] == "validation"
     assert f"5-fold cross-fitting of the temperature: {said['expected_calibration_error']:.4f}" in told
+
+
+def test_the_temperature_of_samples_is_kept(best, tmp_path):
+    for flags, expected in ([], 1.0), (["--sample_temperature", "0.9"], 0.9):
+        assert export_checkpoint.main(["--checkpoint", str(best), "--out", str(tmp_path / "out.pt"), *flags]) == 0
+        assert sample_temperature(None, load_checkpoint(tmp_path / "out.pt")) == expected
 
 
 @pytest.fixture
