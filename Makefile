@@ -84,11 +84,11 @@ gpu: $(VENV)/.installed-dev ## check and measure everything on a CUDA GPU
 # Each run resumes where it stopped. DATA_DIR=... names the images where they are not in datasets/cpen455.
 headline: $(VENV)/.installed ## train the published configuration and ours on a CUDA GPU
 	$(RUN) pcnn_train.py --config configs/cpen455_published.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/published --resume auto
-	$(RUN) pcnn_train.py --config configs/cpen455.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/ours --resume auto \
-		--nr_resnet 2 --nr_filters 80 --nr_logistic_mix 10 --max_epochs 60
+	$(RUN) pcnn_train.py --config configs/cpen455.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/ours --resume auto --max_epochs 60
 	$(RUN) pcnn_train.py --config configs/cpen455_hybrid.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/hybrid --resume auto \
-		--nr_resnet 2 --nr_filters 80 --nr_logistic_mix 10 --max_epochs 30 --load_params $(HEADLINE)/ours/best.pt
-	$(RUN) -m training.results $(HEADLINE)/published $(HEADLINE)/ours $(HEADLINE)/hybrid
+		--max_epochs 20 --load_params $(HEADLINE)/ours/best.pt
+	$(RUN) pcnn_train.py --config configs/cpen455_wide.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/wide --resume auto
+	$(RUN) -m training.results $(HEADLINE)/published $(HEADLINE)/ours $(HEADLINE)/hybrid $(HEADLINE)/wide
 
 # By the published protocol. DATA_DIR=... as above; CHECKPOINT=... for another network.
 fid: $(VENV)/.installed ## measure the FID of the pretrained checkpoint
