@@ -54,6 +54,10 @@ class Muon(torch.optim.AdamW):
             by_shape[parameter.shape].append(parameter)
         self.hidden = list(by_shape.values())
 
+    def updates(self, weight: Tensor) -> bool:
+        """Whether Muon updates a weight."""
+        return any(weight is other for weights in self.hidden for other in weights)
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Update all weights; none, and no momentum, where ``found_inf`` is 1."""
@@ -81,9 +85,9 @@ class Muon(torch.optim.AdamW):
         nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, MOMENTUM)).flatten(2)
         size = 0.2 * max(nesterov.shape[1:]) ** 0.5
         change = orthogonalized(nesterov) * (group["lr"] * size)
-        keep = 1 - group["lr"] * group["weight_decay"]
+        decay = group["lr"] * group["weight_decay"]
         if bad is not None:
-            change, keep = change * (1 - bad), keep if not group["weight_decay"] else keep + (1 - keep) * bad
+            change, decay = change * (1 - bad), decay * (1 - bad)
         if group["weight_decay"]:
-            torch._foreach_mul_(weights, keep)
+            torch._foreach_mul_(weights, 1 - decay)
         torch._foreach_sub_(weights, list(change.view(-1, *weights[0].shape).unbind()))

@@ -60,8 +60,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, scheduler: LambdaLR, sav
     for index, state in saved["state"].items():
         shapes = {name: value.shape for name, value in state.items()}
         like = parameters[index].shape
-        moments = {"momentum_buffer": like} if "momentum_buffer" in shapes else {"exp_avg": like, "exp_avg_sq": like}
-        if shapes != {"step": torch.Size()} | moments:
+        by_muon = isinstance(optimizer, Muon) and optimizer.updates(parameters[index])
+        moments = ["momentum_buffer"] if by_muon else ["exp_avg", "exp_avg_sq"]
+        if shapes != {"step": torch.Size()} | dict.fromkeys(moments, like):
             raise ValueError(f"the optimizer's state of parameter {index} is not that of this network")
     optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
     rate = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](steps)

@@ -104,7 +104,12 @@ def test_its_state_is_restored():
             weight.grad = torch.randn(weight.shape)
         if optimizer is one:
             one.step()
-    restore_optimizer(other, schedule, one.state_dict(), 1)
+    saved = one.state_dict()
+    number, biased = next((n, s) for n, s in saved["state"].items() if "exp_avg" in s)
+    wrong = {"step": biased["step"], "momentum_buffer": biased["exp_avg"]}
+    with pytest.raises(ValueError, match=f"parameter {number} is not that of this network"):
+        restore_optimizer(other, schedule, saved | {"state": saved["state"] | {number: wrong}}, 1)
+    restore_optimizer(other, schedule, saved, 1)
     for ours, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         kept, restored = one.state[ours], other.state[theirs]
         assert kept.keys() == restored.keys() and all(torch.equal(kept[key], restored[key]) for key in kept)
