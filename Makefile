@@ -82,7 +82,7 @@ gpu: $(VENV)/.installed-dev ## check and measure everything on a CUDA GPU
 	PYTHON=$(RUN) DEVICE="$(or $(DEVICE),cuda)" $(if $(DATA_DIR),DATA_DIR="$(DATA_DIR)") benchmarks/gpu.sh
 
 # Each run resumes where it stopped. DATA_DIR=... names the images where they are not in datasets/cpen455.
-headline: $(VENV)/.installed ## train the published configuration and ours on a CUDA GPU
+headline: $(VENV)/.installed ## train the published configuration, ours and a wide one on a CUDA GPU
 	$(RUN) pcnn_train.py --config configs/cpen455_published.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/published --resume auto
 	$(RUN) pcnn_train.py --config configs/cpen455.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/ours --resume auto --max_epochs 60
 	$(RUN) pcnn_train.py --config configs/cpen455_hybrid.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/hybrid --resume auto \
@@ -92,7 +92,7 @@ headline: $(VENV)/.installed ## train the published configuration and ours on a 
 
 # By the published protocol. DATA_DIR=... as above; CHECKPOINT=... for another network.
 fid: $(VENV)/.installed ## measure the FID of the pretrained checkpoint
-	$(RUN) generate.py $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --per_class 25 --out fid_samples --overwrite true \
+	$(RUN) generate.py $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --per_class 25 --temperature 1 --out fid_samples --overwrite true \
 		--fid cpen455:test --fid_dims 192 $(DATA)
 
 clean: ## remove .venv and the demo

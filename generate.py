@@ -30,6 +30,7 @@ from evaluation.temperature import sample_temperature
 from model import PRETRAINED, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
 from utils.arguments import parse_settings
+from utils.console import notify
 from utils.device import pick_device
 from utils.distributed import barrier, gather, process_group, rank
 from utils.errors import UserError
@@ -108,6 +109,10 @@ def generate(settings: GenerateSettings) -> int:
     classes = [net.class_names.index(name) for name in dict.fromkeys(names)]
     warn_unconditional(net, "the images of all classes are drawn from one distribution")
     temperature = sample_temperature(settings.temperature, net)
+    if settings.temperature is None and temperature != 1 and rank() == 0:
+        notify(
+            f"sampling at the checkpoint's temperature, {temperature:g}; --temperature 1 samples from the model itself"
+        )
     starts = images_to_complete(settings, net)
     folder = file_path(os.path.abspath(settings.out))  # even "." has a name
     grid = folder.with_name(f"{folder.name}_grid.png")

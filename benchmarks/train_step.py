@@ -43,10 +43,15 @@ VARIANTS = {
     "bf16": ("bf16", {"compile": False}),
     "fp16": ("fp16", {"compile": False}),
     "compiled": ("auto", {"compile": True}),
+    "muon": ("auto", {"compile": False, "optimizer": "muon"}),
     "graph": ("auto", {"compile": False, "cuda_graph": True}),
+    "graph+muon": ("auto", {"compile": False, "cuda_graph": True, "optimizer": "muon"}),
     "graph+compiled": ("auto", {"compile": True, "cuda_graph": True}),
 }
-DEFAULT = {"cpu": ["fp32", "auto"], "cuda": ["fp32", "auto", "compiled", "graph", "graph+compiled"]}
+DEFAULT = {
+    "cpu": ["fp32", "auto", "muon"],
+    "cuda": ["fp32", "auto", "muon", "compiled", "graph", "graph+muon", "graph+compiled"],
+}
 
 
 class Plain:

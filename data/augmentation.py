@@ -1,4 +1,4 @@
-"""Random mirror images and small translations of the training images, drawn once per epoch."""
+"""Mirror images and small translations of the training images."""
 
 import torch
 from torch import Tensor

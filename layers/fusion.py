@@ -75,12 +75,12 @@ class FiLM(nn.Module):
 
 
 class LateFusion(nn.Module):
-    """The class once more: a shift of its own, 0 at the start, for each of a few blocks, on top of other fusion.
+    """Late fusion: a shift per class of a few blocks, zero at the start, added to the conditions of another fusion.
 
     Args:
         num_classes: C_y.
         nr_filters: F.
-        blocks: the indices of these blocks among all of the network.
+        blocks: the indices of these blocks among all of the network, each once.
     """
 
     def __init__(self, num_classes: int, nr_filters: int, blocks: Sequence[int]):
@@ -90,7 +90,7 @@ class LateFusion(nn.Module):
         nn.init.zeros_(self.table.weight)
 
     def forward(self, labels: Tensor, conditions: list[Condition]) -> list[Condition]:
-        """The conditions of all blocks for labels [B], with these shifts [B, F] added."""
+        """Labels [B] and the conditions of all blocks -> these with the shifts [B, F] added."""
         conditions = list(conditions)
         shifts = self.table(labels).view(len(labels), len(self.blocks), -1).unbind(1)
         for block, late in zip(self.blocks, shifts, strict=True):

@@ -39,6 +39,24 @@ with process_group():
         torch.save([p.grad for p in trainer.net.parameters()], out + ".pt")
 """
 
+MUON = """
+import sys, torch
+from utils.distributed import gather, process_group, rank
+from training.settings import TrainSettings
+from training.trainer import Trainer
+with process_group():
+    trainer = Trainer(TrainSettings(dataset="digits", nr_resnet=1, nr_filters=8, nr_logistic_mix=2, batch_size=8,
+        precision="fp32", device="cpu", run_dir=sys.argv[1], optimizer="muon", lr=0.01))
+    trainer.net.train()
+    start = [p.detach().clone() for p in trainer.net.parameters()]
+    for seed, (images, labels) in zip(range(3), trainer.batches.epoch(1)):
+        trainer.step(images, labels, seed + 10 * rank())
+    after = gather([p.detach() for p in trainer.net.parameters()])
+    if rank() == 0:
+        assert len(after) == 2 and all(map(torch.equal, *after))
+        print("changed", sum(not torch.equal(*pair) for pair in zip(start, after[0])), "of", len(start))
+"""
+
 
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
@@ -61,6 +79,14 @@ def test_gradients_are_those_of_the_joint_batch(weight, environment, tmp_path):
     assert max(gradient.abs().max() for gradient in one) > 0.01
     for ours, theirs in zip(two, one, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_muon_updates_stay_equal(environment, tmp_path):
+    script = tmp_path / "muon.py"
+    script.write_text(MUON)
+    done = run([*TORCHRUN, script, tmp_path / "run"], environment)
+    changed, count = map(int, done.stdout.removeprefix("changed ").split(" of "))
+    assert changed > 0.9 * count
 
 
 def test_two_processes_train_and_any_number_goes_on(environment, tmp_path):
@@ -193,5 +219,5 @@ def test_draws_are_those_of_one_process(checkpoint, environment, tmp_path):
 
 
 def test_a_mistake_under_torchrun_is_told(environment, tmp_path):
-    done = run([*TORCHRUN, ROOT / "pcnn_train.py", "--dataset", "digits", "--fusion", "late"], environment, status=1)
+    done = run([*TORCHRUN, ROOT / "pcnn_train.py", "--dataset", "digits", "--fusion", "later"], environment, status=1)
     assert "error: " in done.stderr and "fusion" in done.stderr

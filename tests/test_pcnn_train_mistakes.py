@@ -26,7 +26,7 @@ def bad_cases(tmp_path):
         ("--nr_filters many", "--nr_filters many: should be a valid integer"),
         ("--nr_filters 0", "--nr_filters 0: should be greater than 0"),
         ("--dropout 1", "--dropout 1: should be less than 1"),
-        ("--fusion late", "--fusion late: should be 'early+middle', 'early', 'middle', 'film' or 'none'"),
+        ("--fusion later", "--fusion later: should be 'early+middle', 'early', 'middle', 'film', 'late', "),
         ("--en_wandb maybe", "--en_wandb maybe: should be true or false"),
         (
             f"--config {tmp_path}/none.yaml",

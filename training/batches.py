@@ -101,7 +101,7 @@ class Batches:
         generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, epoch))
         order = torch.randperm(count, generator=generator)
         # alternating flips (airbench): each image is mirrored in every other epoch, half of them in each
-        first = torch.Generator().manual_seed(mixed_seed(self.settings.seed))
+        first = torch.Generator().manual_seed(mixed_seed(self.settings.seed, 0, 1))  # no epoch's
         mirrored = (torch.rand(count, generator=first) < 0.5) ^ (epoch % 2 == 1)
         shifts = draw_shifts(count, self.image_size, generator, self.settings.largest_shift)
         if self.settings.augment != "flip+shift":

@@ -17,6 +17,7 @@ from evaluation.evaluate import Evaluation, check_labelled, evaluate
 from evaluation.images import check_data_set, files_of_split
 from evaluation.predictions import warn_unconditional
 from evaluation.protocol import chosen_on
+from evaluation.temperature import sample_temperature
 from evaluation.typicality import typicality_reference
 from model import PixelCNN, load_checkpoint, posterior, save_checkpoint
 from training.settings import tagged
@@ -40,7 +41,8 @@ class ExportSettings:
         split: of the checkpoint's data set, to measure on; the temperature is fitted on the held-out training images of
             a run with --select_on holdout, else on this split too.
         data_dir: where the data set's files are; datasets/NAME by default.
-        sample_temperature: of the samples that generate.py and evaluate.py draw unless told otherwise; at least 1e-6.
+        sample_temperature: the temperature of the samples that generate.py and evaluate.py draw unless told otherwise,
+            at least 1e-6; by default that of --checkpoint, or 1.
         half: keep the weights in 16 bits, half the size; refused if that costs accuracy.
         device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
     """
@@ -49,7 +51,7 @@ class ExportSettings:
     out: PathName
     split: str = "validation"
     data_dir: PathName | None = None
-    sample_temperature: Temperature = 1.0
+    sample_temperature: Temperature | None = None
     half: bool = False
     device: str = "auto"
 
@@ -93,7 +95,7 @@ def export(settings: ExportSettings) -> int:
         epoch=net.metadata.get("epoch"),
         step=net.metadata.get("step"),
         temperature=temperature,
-        sample_temperature=settings.sample_temperature,
+        sample_temperature=sample_temperature(settings.sample_temperature, net),
         temperature_from=settings.split if held is None else "holdout",
         typicality=typicality_reference(split.images, evaluation.log_likelihoods),
         validation={

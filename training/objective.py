@@ -33,9 +33,10 @@ def hybrid_loss(
         label_smoothing: the share of the target that is spread over all 1 + k classes (Szegedy et al. 2016).
 
     Returns:
-        The loss, its bits/dim and its cross-entropy in nats: three scalars.
+        The loss, its bits/dim, and the cross-entropy in nats without label smoothing: three scalars.
     """
     bpd = bits_per_dim(-log_p[:, 0].mean(), image_shape)
     truth = torch.zeros(len(log_p), dtype=torch.int64, device=log_p.device)
-    cross_entropy = F.cross_entropy(log_p / temperature, truth, label_smoothing=label_smoothing)
-    return bpd + weight * cross_entropy, bpd, cross_entropy
+    cross_entropy = F.cross_entropy(log_p / temperature, truth)
+    smoothed = F.cross_entropy(log_p / temperature, truth, label_smoothing=label_smoothing)
+    return bpd + weight * smoothed, bpd, cross_entropy

@@ -83,7 +83,7 @@ def row(run: Run) -> tuple[str, ...]:
     return (
         run.name,
         f"{settings.nr_resnet}/{settings.nr_filters}/{settings.nr_logistic_mix}, {settings.fusion}",
-        objective(settings),
+        objective(settings) + (", Muon" if settings.optimizer == "muon" else ""),
         str(settings.seed),
         f"{best['epoch']} of {run.reports[-1]['epoch']}" + ("" if by == "accuracy" else f" by {by}"),
         IMAGES[settings.select_on],

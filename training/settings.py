@@ -62,14 +62,14 @@ class TrainSettings:
         nr_logistic_mix: components of the mixture (K), at least 1.
         fusion: how the class enters: early (one-hot maps joined to the input), middle (embedding after every
             residual block), film (scale and shift of every block), late (an embedding at the coarsest resolution and
-            before the head), joined as in early+film+late; none (then labels and accuracy mean nothing).
+            before the head), combined as in early+film+late; none (then labels and accuracy mean nothing).
         dropout: rate of the residual blocks, 0 to below 1; small networks on small images need little.
         init: of new weights: default, or data (every convolution's output starts with mean 0 and standard deviation 1).
         batch_size: images per step (of each process under torchrun), at least 1.
         max_epochs: passes over the training images, at least 1.
-        optimizer: adam, or muon for the convolutions between feature maps and adam for the other weights: it needs far
-            fewer epochs.
-        lr: learning rate at its peak, above 0.
+        optimizer: adam, or muon for the convolutions between feature maps and adam for the other weights: lower
+            bits/dim after as many epochs.
+        lr: learning rate at its peak, above 0; with muon about 0.01.
         lr_schedule: decay multiplies lr by --lr_decay after each step; cosine brings it to 0 at the end.
         lr_decay: factor per STEP, above 0, at most 1.
         warmup: steps in which lr rises linearly from 0, at least 0.
@@ -80,9 +80,10 @@ class TrainSettings:
         posterior_temperature: T of that posterior, softmax(log p / T), at least 1e-6; not that of classify.py.
         negatives: wrong classes per image in the cross-entropy, chosen at random at each step; all by
             default. No effect where that weight is 0.
-        label_smoothing: of the cross-entropy: this share of the target is spread over all the classes it compares, 0 to
-            below 1. No effect where that weight is 0.
-        grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit.
+        label_smoothing: share of the cross-entropy's target that is spread over all classes it compares, 0 to below 1.
+            No effect where that weight is 0; metrics give the cross-entropy without it.
+        grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit. The size
+            of Muon's steps hardly depends on it.
         ema: decay of the moving average of the weights that is evaluated, sampled from and exported; 0 is none.
         augment: none, flip (each image is mirrored in every other epoch), or flip+shift (and moved at random).
         largest_shift: with flip+shift, how far at most, as a fraction of a side; 0 to below 1.

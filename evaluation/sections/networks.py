@@ -116,7 +116,7 @@ class Network:
                 "labels": np.array([label for _, label, _ in everyone], dtype=np.int64),
             }
 
-        kept = self.cached("samples", [per_class, seed, temperature], compute)
+        kept = self.cached("samples", [per_class, seed, *([temperature] if temperature != 1 else [])], compute)
         return torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"])
 
 

@@ -67,6 +67,9 @@ def test_the_temperature_of_samples_is_kept(best, tmp_path):
     for flags, expected in ([], 1.0), (["--sample_temperature", "0.9"], 0.9):
         assert export_checkpoint.main(["--checkpoint", str(best), "--out", str(tmp_path / "out.pt"), *flags]) == 0
         assert sample_temperature(None, load_checkpoint(tmp_path / "out.pt")) == expected
+    flags = ["--checkpoint", str(tmp_path / "out.pt"), "--out", str(tmp_path / "again.pt")]
+    assert export_checkpoint.main(flags) == 0
+    assert sample_temperature(None, load_checkpoint(tmp_path / "again.pt")) == 0.9
 
 
 @pytest.fixture

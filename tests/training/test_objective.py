@@ -8,6 +8,7 @@ import torch
 
 import pcnn_train
 from model import PixelCNN, log_likelihood, mixture_log_prob
+from tests.training.steps import batches, make_step
 from training.objective import candidate_classes, hybrid_loss
 from training.settings import TrainSettings
 from training.trainer import Trainer
@@ -40,10 +41,19 @@ def test_label_smoothing_moves_a_share_of_the_target_to_all_classes():
     log_p = torch.tensor([[-10.0, -12.0, -11.0], [-7.0, -3.0, -9.0]])
     posterior = torch.log_softmax(log_p.double() / 2, dim=1)
     target = torch.tensor([0.7 + 0.3 / 3, 0.1, 0.1], dtype=torch.float64)
-    _, _, cross_entropy = hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0, label_smoothing=0.3)
-    assert cross_entropy.item() == pytest.approx(-(target * posterior).sum(dim=1).mean().item(), rel=1e-6)
-    _, _, plain = hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0)
+    loss, bpd, plain = hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0, label_smoothing=0.3)
+    smoothed = -(target * posterior).sum(dim=1).mean().item()
+    assert loss.item() == pytest.approx(bpd.item() + 0.7 * smoothed, rel=1e-6)
     assert plain.item() == pytest.approx(-posterior[:, 0].mean().item(), rel=1e-6)
+
+
+def test_label_smoothing_reaches_the_loss():
+    losses = []
+    for smoothing in (0.0, 0.3):
+        step, (batch,) = make_step(discriminative_weight=0.5, label_smoothing=smoothing, dropout=0.0), batches(1)
+        loss, parts = step.loss(*batch)
+        losses.append(loss.item() - (parts[0] + 0.5 * parts[1]).item())
+    assert losses[0] == pytest.approx(0, abs=1e-6) and abs(losses[1]) > 1e-3
 
 
 @pytest.mark.parametrize("channels", [1, 3])

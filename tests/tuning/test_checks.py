@@ -32,7 +32,7 @@ def check(name, options):
         ("nr_resnet", {"min": 0, "max": 3}, "0"),
         ("image_size", {"min": 8, "max": 1024}, "1024"),
         ("seed", {"min": 0, "max": 2**32}, "4294967296"),
-        ("fusion", {"values": ["early", "late"]}, "late"),
+        ("fusion", {"values": ["early", "later"]}, "later"),
         ("augment", {"min": 0, "max": 1}, "0"),
         ("deterministic", {"values": [0.5, 1.5]}, "0.5"),
         ("negatives", {"values": [None, 0]}, "0"),

@@ -190,15 +190,16 @@ def test_the_table_has_the_figures_of_the_validation_images():
 
 
 def test_the_ablation(tmp_path):
-    study = synthetic_study("configs/ablation.yaml", tmp_path / "s", 8)
+    study = synthetic_study("configs/ablation.yaml", tmp_path / "s", 14)
     written = write_report(study, tmp_path / "report")
     assert {"ablation.md", "ablation.png"} <= {path.name for path in written}
     table = (tmp_path / "report" / "ablation.md").read_text().splitlines()
     assert table[0] == "| fusion | validation accuracy | validation bits/dim | FID | seeds |"
-    assert [line.split(" | ")[0] for line in table[2:6]] == ["| early", "| early+middle", "| film", "| middle"]
+    names = ["early", "early+film", "early+film+late", "early+late", "early+middle", "film", "middle"]
+    assert [line.split(" | ")[0] for line in table[2:9]] == [f"| {name}" for name in names]
     film = [row.metrics["accuracy"] for row in trial_rows(study) if row.settings["fusion"] == "film"]
     mean, spread = sum(film) / 2, abs(film[0] - film[1]) / 2**0.5
-    assert f"| film | {mean:.4f} ± {spread:.4f} |" in table[4] and table[4].endswith("| 2 |")
+    assert f"| film | {mean:.4f} ± {spread:.4f} |" in table[7] and table[7].endswith("| 2 |")
     with Image.open(tmp_path / "report" / "ablation.png") as image:
         assert image.format == "PNG"
 

@@ -206,6 +206,6 @@ def test_errors_are_one_line(tmp_path, script):
 
 
 def test_invalid_values_are_rejected_before_the_first_trial(tmp_path):
-    flags = write_sweep(tmp_path, parameters={"fusion": {"values": ["early", "late"]}})
-    with pytest.raises(UserError, match=r"late"):
+    flags = write_sweep(tmp_path, parameters={"fusion": {"values": ["early", "later"]}})
+    with pytest.raises(UserError, match=r"later"):
         script_module.main(flags)
