@@ -186,6 +186,7 @@ def test_samples_are_drawn_at_the_temperature_of_the_flag_or_the_checkpoint(chec
     for path, flags in ((cool, []), (checkpoint, ["--temperature", "0.5"]), (cool, ["--temperature", "1"])):
         assert run(path, tmp_path / "report", reported / "cache", "--sections", "samples", *flags) == 0
         values.append(metrics_of(tmp_path / "report")["short/samples/frechet_distance"])
+        assert metrics_of(tmp_path / "report")["short/samples/temperature"] == (0.5 if len(values) < 3 else 1.0)
         told = "at a temperature of 0.5" in (tmp_path / "report" / "report.md").read_text()
         assert told == (len(values) < 3)
     assert values[0] == pytest.approx(values[1]) and values[0] != pytest.approx(values[2], rel=1e-3)

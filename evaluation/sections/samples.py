@@ -147,6 +147,7 @@ def samples(
         report.text("FID is not measured: its Inception weights are not here (see --fid_weights).")
     cooled = [(n.name, sample_temperature(settings.temperature, n.net)) for n in networks if n.generative]
     for name, temperature in cooled:
+        report.metric(name, "samples", {"temperature": temperature})
         if temperature != 1:
             report.text(f"The samples of {name} are drawn at a temperature of {temperature:g}.")
     for name, (pixels, labels) in drawn.items():
