@@ -27,7 +27,7 @@ from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder, sa
 from evaluation.inception import given_weights
 from evaluation.predictions import warn_unconditional
 from evaluation.temperature import sample_temperature
-from model import PRETRAINED, PixelCNN, load_checkpoint
+from model import PRETRAINED_SAMPLES, PixelCNN, load_checkpoint
 from plots.images import labelled_grid, write_png
 from utils.arguments import parse_settings
 from utils.console import notify
@@ -50,7 +50,8 @@ class GenerateSettings:
     """Settings of generate.py.
 
     Args:
-        checkpoint: a .pt file of pcnn_train.py; by default the pretrained checkpoint (burger, panda, koala, pizza).
+        checkpoint: a .pt file of pcnn_train.py; by default the pretrained checkpoint for samples (burger, panda, koala,
+            pizza).
         out: the folder to write to, new or empty.
         per_class: images of each class, 1 to a million.
         classes: names of the classes to sample, as in --classes pizza koala; all by default.
@@ -71,7 +72,7 @@ class GenerateSettings:
             it is missing.
     """
 
-    checkpoint: PathName = PRETRAINED
+    checkpoint: PathName = PRETRAINED_SAMPLES
     out: PathName = "samples"
     per_class: PerClass = 25
     classes: list[str] | None = None

@@ -2,6 +2,7 @@
 
 from model.checkpoint import (
     PRETRAINED,
+    PRETRAINED_SAMPLES,
     check_tensors,
     check_weights,
     load_checkpoint,
@@ -21,6 +22,7 @@ from utils.errors import CheckpointError
 
 __all__ = [
     "PRETRAINED",
+    "PRETRAINED_SAMPLES",
     "SIDES",
     "CheckpointError",
     "PixelCNN",

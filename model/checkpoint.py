@@ -16,7 +16,9 @@ from utils.errors import CheckpointError, UserError, reason
 from utils.files import atomic_write
 from utils.text import composed, one_line
 
-PRETRAINED = str(Path(__file__).resolve().parents[1] / "checkpoints" / "cpen455.pt")
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
+PRETRAINED = str(CHECKPOINTS / "cpen455.pt")  # the better one for labels
+PRETRAINED_SAMPLES = str(CHECKPOINTS / "cpen455_samples.pt")  # the better one for samples
 FORMAT = "conditional-pixelcnn++ 1"
 
 
