@@ -26,7 +26,11 @@ def bad_cases(tmp_path):
         ("--nr_filters many", "--nr_filters many: should be a valid integer"),
         ("--nr_filters 0", "--nr_filters 0: should be greater than 0"),
         ("--dropout 1", "--dropout 1: should be less than 1"),
-        ("--fusion later", "--fusion later: should be 'early+middle', 'early', 'middle', 'film', 'late', "),
+        (
+            "--fusion later",
+            "--fusion later: should be 'early+middle', 'early', 'middle', 'film', 'late', 'early+film', 'early+late', "
+            "'middle+late', 'film+late', 'early+middle+late', 'early+film+late' or 'none'",
+        ),
         ("--en_wandb maybe", "--en_wandb maybe: should be true or false"),
         (
             f"--config {tmp_path}/none.yaml",

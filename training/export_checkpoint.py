@@ -28,9 +28,7 @@ from utils.errors import UserError
 from utils.files import check_writable
 from utils.outputs import check_inputs, destination, only_output, output_name
 from utils.script import run_script
-from utils.values import PathName, Temperature
-
-LOST_BY_HALF = 0.005  # accuracy; rounding turns images over that are between two classes
+from utils.values import Fraction, PathName, Temperature
 
 
 @dataclass
@@ -45,7 +43,8 @@ class ExportSettings:
         data_dir: where the data set's files are; datasets/NAME by default.
         sample_temperature: the temperature of the samples that generate.py and evaluate.py draw unless told otherwise,
             at least 1e-6; by default that of --checkpoint, or 1.
-        half: keep the weights in 16 bits, half the size; refused if that costs more than 0.005 of accuracy.
+        half: keep the weights in 16 bits, half the size; refused if that costs more accuracy than --half_cost.
+        half_cost: the accuracy that --half may cost, 0 to below 1.
         device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
     """
 
@@ -55,6 +54,7 @@ class ExportSettings:
     data_dir: PathName | None = None
     sample_temperature: Temperature | None = None
     half: bool = False
+    half_cost: Fraction = 0.0
     device: str = "auto"
 
 
@@ -83,7 +83,7 @@ def export(settings: ExportSettings) -> int:
     if settings.half:
         full = evaluation.accuracy
         evaluation = evaluate(net.half().float(), split, "fp32")
-        if full - evaluation.accuracy > LOST_BY_HALF:
+        if evaluation.accuracy < full - settings.half_cost:
             raise UserError(f"--half: accuracy would be {evaluation.accuracy:.4f}, not {full:.4f}; leave it out")
         print(f"accuracy {evaluation.accuracy:.4f} in 16 bits, {full:.4f} in 32")
     over = f"{len(split)} {settings.split} images"

@@ -38,5 +38,7 @@ def hybrid_loss(
     bpd = bits_per_dim(-log_p[:, 0].mean(), image_shape)
     truth = torch.zeros(len(log_p), dtype=torch.int64, device=log_p.device)
     cross_entropy = F.cross_entropy(log_p / temperature, truth)
-    smoothed = F.cross_entropy(log_p / temperature, truth, label_smoothing=label_smoothing)
-    return bpd + weight * smoothed, bpd, cross_entropy
+    target = cross_entropy
+    if label_smoothing:
+        target = F.cross_entropy(log_p / temperature, truth, label_smoothing=label_smoothing)
+    return bpd + weight * target, bpd, cross_entropy

@@ -63,6 +63,21 @@ def test_it_holds_the_average_what_was_measured_and_a_temperature(best, half, tm
     assert f"5-fold cross-fitting of the temperature: {said['expected_calibration_error']:.4f}" in told
 
 
+def test_what_16_bits_may_cost_is_said(best, tmp_path, monkeypatch):
+    real, half = evaluate(load_checkpoint(best), load_split("digits", "validation")), []
+
+    def one_image_worse(*arguments):
+        half.append(real)
+        return dataclasses.replace(real, accuracy=real.accuracy - (len(half) == 2) / 360)
+
+    monkeypatch.setattr(export_checkpoint, "evaluate", one_image_worse)
+    flags = ["--checkpoint", str(best), "--out", str(tmp_path / "out.pt"), "--half", "true"]
+    with pytest.raises(UserError, match="leave it out"):
+        export_checkpoint.main(flags)
+    half.clear()
+    assert export_checkpoint.main([*flags, "--half_cost", "0.003"]) == 0
+
+
 def test_the_temperature_of_samples_is_kept(best, tmp_path):
     for flags, expected in ([], 1.0), (["--sample_temperature", "0.9"], 0.9):
         assert export_checkpoint.main(["--checkpoint", str(best), "--out", str(tmp_path / "out.pt"), *flags]) == 0
