@@ -124,7 +124,7 @@ tests() {
     fi
     # without those of W&B and Optuna, which may be missing and do not use a GPU
     OMP_NUM_THREADS=1 "$PYTHON" -m pytest -q -n "$workers" tests -k "cuda or graph" \
-        --ignore-glob "*test_sweep*" --ignore-glob "*test_tracking*"
+        --ignore-glob "*test_sweep*" --ignore-glob "*test_tracking*" --ignore-glob "*tuning*"
 }
 
 train_eager() { train_epoch eager --precision fp32 --compile false; }
