@@ -78,7 +78,7 @@ def make_step(name: str, net: PixelCNN, device: torch.device, **more) -> tuple[T
     """A variant, and its precision."""
     precision, settings = VARIANTS[name]
     precision = pick_precision(precision, device)
-    return TrainingStep(net, TrainSettings(**settings, **more), precision, total_steps=10**6), precision
+    return TrainingStep(net, TrainSettings(**{"cuda_graph": False} | settings, **more), precision, 10**6), precision
 
 
 def digits(count: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -89,10 +89,10 @@ class TrainSettings:
         largest_shift: with flip+shift, how far at most, as a fraction of a side; 0 to below 1.
         precision: of the network: fp32, bf16, fp16 (with loss scaling; CUDA only), or auto: bf16 where the device has
             it natively, fp16 on older GPUs, else fp32. Likelihood and weights stay fp32.
-        compile: whether to compile the log-likelihood and its gradient with torch.compile; on CUDA only by default.
-            The first step then takes one to several minutes (145 s were measured on two CPU cores).
-        cuda_graph: whether to capture the training step as one CUDA graph; for one process on a
-            CUDA GPU. The numbers are those without it, up to rounding.
+        compile: whether to compile the log-likelihood and its gradient with torch.compile; by default on CUDA, in runs
+            of at least 5000 steps: the first step then takes one to several minutes.
+        cuda_graph: whether to capture the training step as one CUDA graph; by default where one process uses a CUDA
+            GPU. The numbers are those without it, up to rounding.
         seed: of the weights, the order of the images, dropout and the samples, 0 to 2^32 - 1.
         deterministic: bit-identical repetitions on CUDA too, with slower kernels (how much slower has
             not been measured); a CPU is deterministic anyway.
@@ -158,7 +158,7 @@ class TrainSettings:
     largest_shift: Fraction = 1 / 16
     precision: Precision = "auto"
     compile: bool | None = field(default=None, metadata=FREE)
-    cuda_graph: bool = field(default=False, metadata=FREE)
+    cuda_graph: bool | None = field(default=None, metadata=FREE)
     seed: Seed = 1
     deterministic: bool = field(default=False, metadata=FREE)
     device: str = field(default="auto", metadata=FREE | MACHINE)

@@ -24,6 +24,8 @@ from utils.errors import UserError, summary
 from utils.memory import out_of_memory
 from utils.precision import autocast
 
+COMPILED_FROM = 5000  # steps of a run, from which compiling saves more time than it takes
+
 
 class StepSums(NamedTuple):
     """What `TrainingStep` adds up over steps, as numbers.
@@ -72,11 +74,13 @@ class TrainingStep:
             warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 kernels; the memory is the same
             parallel = DistributedDataParallel(net, [self.device.index] if self.device.type == "cuda" else None)
         self.log_likelihood = partial(log_likelihood, parallel)
+        on_cuda = self.device.type == "cuda"
         self.uncompiled = None
-        if settings.compile or (settings.compile is None and self.device.type == "cuda"):
+        if chosen(settings.compile, on_cuda and total_steps >= COMPILED_FROM):
             self.uncompiled, self.log_likelihood = self.log_likelihood, compiled(self.log_likelihood, self.device)
-        self.update = GraphedFunction(self._update) if settings.cuda_graph else self._update
-        self.lr = torch.full((), settings.lr, device=self.device) if settings.cuda_graph else None
+        graphed = chosen(settings.cuda_graph, on_cuda and world_size() == 1)
+        self.update = GraphedFunction(self._update) if graphed else self._update
+        self.lr = torch.full((), settings.lr, device=self.device) if graphed else None
 
     @property
     def averaged(self) -> PixelCNN:
@@ -223,7 +227,13 @@ class TrainingStep:
             self.scaler.load_state_dict(checkpoint["scaler"])
 
 
+def chosen(setting: bool | None, default: bool) -> bool:
+    """A setting whose None means the default."""
+    return default if setting is None else setting
+
+
 def compiled(function: Any, device: torch.device) -> Any:
     """``function`` through torch.compile, on a GPU with convolutions in channels last."""
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # fp32 is meant
+    warnings.filterwarnings("ignore", "\\s*Online softmax is disabled")  # a note to the developers of the compiler
     return torch.compile(function, options={"force_layout_optimization": True} if device.type == "cuda" else None)

@@ -32,6 +32,7 @@ from training.settings import TrainSettings
 from training.state import TrainingState
 from training.step import StepSums, TrainingStep
 from training.tracking import Tracker
+from utils.console import notify
 from utils.device import cudnn_benchmark, pick_device
 from utils.distributed import all_max, is_loss, loss_message, rank, world_size
 from utils.errors import UserError
@@ -84,6 +85,8 @@ class Trainer:
         first = printable(self.train_split.class_names[0])
         warn_unconditional(self.net, f"labels mean nothing, accuracy is the share of the first class, {first}")
         self.step = TrainingStep(self.net, settings, self.precision, self.batches.per_epoch * settings.max_epochs)
+        if self.step.uncompiled is not None and rank() == 0:
+            notify("the first step compiles the network, which takes one to several minutes (--compile false: none)")
         self.state = TrainingState(self.step)
         if last is not None:
             self.state.restore(last, self.train_split.class_names, self.image_list)

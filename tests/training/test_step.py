@@ -123,7 +123,7 @@ def test_on_cuda_a_captured_step_is_the_plain_one(cuda, precision, more):
     if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         pytest.skip("no native bf16, and nothing is compiled for it")
     losses = []
-    for settings in ({"cuda_graph": True, **more}, more):
+    for settings in ({"cuda_graph": True, **more}, {"cuda_graph": False, **more}):
         step = on_cuda(cuda, precision, **settings)
         losses.append([])
         for seed, (images, labels) in enumerate(batches(20)):

@@ -11,10 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import training.optimization
+import training.step
 from model import PixelCNN, Sampler, image_generators
 from tests.training.steps import HYBRID, MUON
 from training.settings import TrainSettings
 from training.step import TrainingStep
+from utils.cuda_graph import GraphedFunction
 
 
 class Waits(TorchDispatchMode):
@@ -99,6 +101,22 @@ def test_a_step_on_cuda_never_waits(precision, graphed, more):
         devices = {x.device.type for x in (parts, step.sums, *step.averaged.parameters())}
     assert waits.count > 1000 and waits.operations == []
     assert devices == {"cuda"}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_on_cuda_steps_are_graphs_and_long_runs_are_compiled(processes, monkeypatch):
+    monkeypatch.setattr(training.step, "world_size", lambda: processes)
+    monkeypatch.setattr(training.step, "DistributedDataParallel", lambda net, devices: net)
+    with net_on_fake_cuda() as net:
+        for settings, steps, graphed, compiled in (
+            ({}, 100, processes == 1, False),
+            ({}, 5000, processes == 1, True),
+            ({"cuda_graph": False, "compile": False}, 5000, False, False),
+            ({"compile": True}, 100, processes == 1, True),
+        ):
+            step = TrainingStep(net, TrainSettings(**settings), "fp32", steps)
+            assert isinstance(step.update, GraphedFunction) == graphed
+            assert (step.uncompiled is not None) == compiled
 
 
 def test_drawing_on_cuda_mixes_no_devices():
