@@ -13,6 +13,7 @@ from data.augmentation import augment, draw_shifts
 from data.folder import refuse_one_class
 from data.splits import hold_out
 from evaluation.splits import load_labelled, say_left_out
+from training.objective import likelihood_images
 from training.settings import TrainSettings
 from utils.distributed import rank, world_size
 from utils.errors import UserError
@@ -76,6 +77,7 @@ class Batches:
         if len(split) < world_size():
             raise UserError(f"{len(split)} training images are fewer than the {world_size()} processes; use fewer")
         self.batch_size = min(settings.batch_size, len(split) // world_size())
+        self.in_likelihood = likelihood_images(settings, self.batch_size)
         self.joint_batch = self.batch_size * world_size()
         self.per_epoch = len(self.labels) // self.joint_batch
 
@@ -86,7 +88,10 @@ class Batches:
             index = order[first:][rank() * self.batch_size :][: self.batch_size]
             images = self.images[index]
             if self.settings.augment != "none":
-                images = augment(images, mirrored[index], shifts[index])
+                moved = shifts[index]
+                if self.in_likelihood < len(index):
+                    moved[: self.in_likelihood] = 0
+                images = augment(images, mirrored[index], moved)
             yield images, self.labels[index]
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:

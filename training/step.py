@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from model import PixelCNN, bits_per_dim, check_weights, log_likelihood
-from training.objective import candidate_classes, hybrid_loss
+from training.objective import candidate_classes, hybrid_loss, likelihood_images
 from training.optimization import MovingAverage, make_optimizer, restore_optimizer
 from training.saved_values import number, whole_number
 from training.settings import TrainSettings
@@ -171,6 +171,7 @@ class TrainingStep:
             settings.discriminative_weight,
             settings.posterior_temperature,
             settings.label_smoothing,
+            likelihood_images(settings, len(images)),
         )
         return loss, torch.stack(parts).detach()
 

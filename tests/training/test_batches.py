@@ -98,3 +98,16 @@ def test_images_move_as_far_as_largest_shift(largest, reach):
     rows = (drawn(augment="flip+shift", largest_shift=largest)[:, :, 0] == 255).any(dim=3)
     where = {row for row in range(8) if rows[:, :, row].any()}
     assert where == set(range(4 - reach, 5 + reach))
+
+
+def test_only_the_share_for_the_cross_entropy_is_moved():
+    """Of each batch of 10 in the order they come: the first 6 stay, the others move."""
+    settings = {"augment": "flip+shift", "largest_shift": 0.5, "discriminative_weight": 0.1}
+    images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
+    images[:, :, 4, :] = 255
+    split = ImageSet(images, torch.arange(40) % 2, ("a", "b"), tuple(map(str, range(40))))
+    for share, still in ((0.4, 6), (0.0, 0)):
+        more = TrainSettings(batch_size=10, discriminative_share=share, **settings)
+        seen = torch.cat([x for x, _ in batches.Batches(split, more, torch.device("cpu")).epoch(1)])
+        moved = (seen != images).flatten(1).any(1).view(4, 10)
+        assert not moved[:, :still].any() and moved[:, still:].sum() > (40 - 4 * still) // 2

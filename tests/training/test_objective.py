@@ -9,7 +9,7 @@ import torch
 import pcnn_train
 from model import PixelCNN, log_likelihood, mixture_log_prob
 from tests.training.steps import batches, make_step
-from training.objective import candidate_classes, hybrid_loss
+from training.objective import candidate_classes, hybrid_loss, likelihood_images
 from training.settings import TrainSettings
 from training.trainer import Trainer
 from utils.script import run_script
@@ -54,6 +54,44 @@ def test_label_smoothing_reaches_the_loss():
         loss, parts = step.loss(*batch)
         losses.append(loss.item() - (parts[0] + 0.5 * parts[1]).item())
     assert losses[0] == pytest.approx(0, abs=1e-6) and abs(losses[1]) > 1e-3
+
+
+def test_a_share_of_each_batch_counts_in_the_cross_entropy_alone():
+    log_p = torch.tensor([[-10.0, -12.0], [-7.0, -3.0], [-9.0, -8.0]])
+    both, bpd, cross_entropy = hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0, images=2)
+    assert bpd.item() == pytest.approx(8.5 / 64 / math.log(2), rel=1e-6)
+    assert torch.equal(cross_entropy, hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0)[2])
+    assert both.item() == pytest.approx((bpd + 0.7 * cross_entropy).item(), rel=1e-6)
+
+
+def test_the_share_reaches_the_loss():
+    """bits/dim are those of the first images, the cross-entropy that of all."""
+    (batch,) = batches(1)
+    images, labels = batch
+    rest = len(images) - round(len(images) / 2)
+    parts, first, whole = (
+        make_step(discriminative_weight=0.5, dropout=0.0, discriminative_share=share).loss(images[:n], labels[:n])[1]
+        for share, n in ((0.5, len(images)), (0.0, rest), (0.0, len(images)))
+    )
+    assert parts[0].item() == pytest.approx(first[0].item(), rel=1e-5)
+    assert parts[1].item() == pytest.approx(whole[1].item(), rel=1e-5)
+    assert 0 < rest < len(images)
+
+
+@pytest.mark.parametrize(
+    ("weight", "share", "batch", "count"),
+    [
+        (0.0, 0.5, 16, 16),
+        (0.1, 0.0, 16, 16),
+        (0.1, 0.5, 16, 8),
+        (0.1, 0.75, 10, 2),
+        (0.1, 0.99, 16, 1),
+        (1.0, 0.5, 1, 1),
+    ],
+)
+def test_how_many_images_count_in_the_likelihood(weight, share, batch, count):
+    settings = TrainSettings(discriminative_weight=weight, discriminative_share=share)
+    assert likelihood_images(settings, batch) == count
 
 
 @pytest.mark.parametrize("channels", [1, 3])
