@@ -30,14 +30,14 @@ from evaluation.predictions import Prediction, predict, warn_unconditional
 from evaluation.prior import class_prior, describe_prior, prior_weights
 from evaluation.report import figure_paths, report
 from evaluation.scoring import MirrorScorer, Scorer
-from evaluation.temperature import posterior_temperature
 from evaluation.typicality import stored_reference
-from model import PRETRAINED, PixelCNN, load_checkpoint
+from model import PRETRAINED, PixelCNN, checkpoint_files, checkpoint_hash, load_checkpoint
+from model.temperature import posterior_temperature
 from utils.arguments import parse_settings, repeat_flag
 from utils.device import pick_device
 from utils.distributed import from_main, main_first, process_group, rank, world_size
 from utils.errors import DataError, UserError
-from utils.files import check_writable, file_hash
+from utils.files import check_writable
 from utils.outputs import check_inputs, only_output, output_name
 from utils.precision import Precision
 from utils.script import run_script
@@ -132,7 +132,7 @@ def classify(settings: ClassifySettings) -> int:
         split = main_first(lambda: load_split(*load))
         images = images_of_split(split, net, files_of_split(split, settings.dataset, settings.split, settings.data_dir))
 
-    read: list[str | Path] = [settings.checkpoint, *images.files]
+    read: list[str | Path] = [*checkpoint_files(settings.checkpoint), *images.files]
     written: list[str | Path] = [settings.out, *figure_paths(settings.out, images.truth)]
     check_inputs(written, read, "--out", settings.out)  # before the work, as all checks
     if os.path.realpath(settings.out) in map(os.path.realpath, written[1:]):
@@ -145,7 +145,7 @@ def classify(settings: ClassifySettings) -> int:
     scorer = Scorer(net, settings.precision, batch_size, net.image_size)
     score = MirrorScorer(scorer) if settings.tta == "flip" else scorer
     identity = {
-        "checkpoint": file_hash(Path(settings.checkpoint)),
+        "checkpoint": checkpoint_hash(settings.checkpoint),
         "prior": weights,
         "temperature": temperature,
         "reject": settings.reject,

@@ -23,11 +23,11 @@ from torch import Tensor
 from data import read_image
 from evaluation.fid import FID, SafeFID
 from evaluation.fid_reference import parse_reference
-from evaluation.generation import MAX_PER_CLASS, draw_images, prepare_folder, sample_name
+from evaluation.generation import MAX_PER_CLASS, draw_images, keep_top, prepare_folder, sample_name
 from evaluation.inception import given_weights
 from evaluation.predictions import warn_unconditional
-from evaluation.temperature import sample_temperature
-from model import PRETRAINED_SAMPLES, PixelCNN, load_checkpoint
+from model import PRETRAINED_SAMPLES, PixelCNN, checkpoint_files, load_checkpoint
+from model.temperature import sample_temperature
 from plots.images import labelled_grid, write_png
 from utils.arguments import parse_settings
 from utils.console import notify
@@ -118,7 +118,7 @@ def generate(settings: GenerateSettings) -> int:
     folder = file_path(os.path.abspath(settings.out))  # even "." has a name
     grid = folder.with_name(f"{folder.name}_grid.png")
     stems = file_stems(net.class_names)
-    read: list[str | Path] = [settings.checkpoint, *(settings.complete or ())]
+    read: list[str | Path] = [*checkpoint_files(settings.checkpoint), *(settings.complete or ())]
     reference = weights = None
     if settings.fid is not None and rank() == 0:
         if len(starts) * len(classes) * settings.per_class < 2:
@@ -200,20 +200,16 @@ class Start:
 
 def images_to_complete(settings: GenerateSettings, net: PixelCNN) -> list[Start]:
     """The images of --complete, or one empty start without it. Raises UserError, DataError."""
-    height = net.image_size[0]
-    rows = settings.keep_rows or height // 2
+    rows = settings.keep_rows or net.image_size[0] // 2
     if settings.complete is None:
         if settings.keep_rows:
             raise UserError("--keep_rows needs --complete IMAGE...")
         return [Start()]
-    if rows >= height:
-        raise UserError(f"--keep_rows {rows}: the network's images have {height} rows; keep 1 to {height - 1}")
     originals = [read_image(file, net.image_channels, net.image_size) for file in settings.complete]
     starts = []
     for stem, original in zip(file_stems([Path(file).stem for file in settings.complete]), originals, strict=True):
-        blanked = original.clone()
-        blanked[:, rows:] = 128
-        starts.append(Start(f"{stem}_", original[:, :rows], (original, blanked)))
+        kept, blanked = keep_top(original, rows)
+        starts.append(Start(f"{stem}_", kept, (original, blanked)))
     return starts
 
 

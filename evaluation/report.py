@@ -11,6 +11,8 @@ from plots.classification import plot_confusion_matrix
 from utils.outputs import destination, output_name
 from utils.text import printable
 
+SHOWN = 5  # images whose labels are printed, not only written
+
 
 def figure_paths(out: str | Path, truth: Sequence[int]) -> list[Path]:
     """confusion.png and reliability.png beside the CSV ``out``; none if it is a stream, or no true label is known."""
@@ -32,7 +34,11 @@ def report(
     classified = [p for p in read if not p.rejected]
     counts = Counter(p.label for p in classified)
     names = [printable(name) for name in class_names]
-    yield f"{len(classified)} images classified: {', '.join(f'{n}: {counts[i]}' for i, n in enumerate(names))}"
+    if len(predictions) <= SHOWN:
+        for p in classified:
+            yield f"{printable(p.name)}: {names[p.label]} (confidence {p.confidence:.3f})"
+    images = "image" if len(classified) == 1 else "images"
+    yield f"{len(classified)} {images} classified: {', '.join(f'{n}: {counts[i]}' for i, n in enumerate(names))}"
     if reject is not None and read:
         coverage = f"coverage {len(classified) / len(read):.4f}"
         yield f"{len(read) - len(classified)} images rejected (typicality below {reject:g}), {coverage}"

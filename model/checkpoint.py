@@ -1,5 +1,6 @@
 """Checkpoints: self-describing files, loaded without executing code from them."""
 
+import hashlib
 import os
 import pickle
 import zipfile
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from model.exported import exported_files, read_exported
 from model.pixelcnn import SIDES, PixelCNN
 from utils.errors import CheckpointError, UserError, reason
-from utils.files import atomic_write
+from utils.files import atomic_write, file_hash
 from utils.text import composed, one_line
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -68,7 +70,9 @@ def write_checkpoint(path: str | Path, content: dict[str, Any], read: Callable[[
 
 
 def torch_load(path: str | Path) -> Any:
-    """The contents of a .pt file, on the CPU; no code from it is run. Raises CheckpointError."""
+    """The contents of a .pt file or an exported checkpoint, on the CPU; no code is run. Raises CheckpointError."""
+    if exported_files(path):
+        return read_exported(path)
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; give the path of a .pt file written by pcnn_train.py")
@@ -85,6 +89,17 @@ def torch_load(path: str | Path) -> Any:
         others = [path.with_name(name) for name in ("best.pt", "last.pt") if name != path.name]
         advice = next((f"; {other} may be whole" for other in others if other.is_file()), "")
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}{advice}") from None
+
+
+def checkpoint_files(path: str | Path) -> list[Path]:
+    """The files that a checkpoint is read from."""
+    return list(exported_files(path) or [Path(path)])
+
+
+def checkpoint_hash(path: str | Path) -> str:
+    """sha256 of a checkpoint's file, of an exported one of its two files' hashes, in hexadecimal."""
+    hashes = [file_hash(file) for file in checkpoint_files(path)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def python_object(path: Path) -> str:

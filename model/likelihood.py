@@ -42,8 +42,9 @@ def class_log_likelihoods(net: PixelCNN, images: Tensor) -> Tensor:
     if not net.conditional:  # one pass; separate ones would differ by rounding, and a label would be chance
         nats = log_likelihood(net, images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
         return nats[:, None].repeat(1, net.num_classes)
-    labels = torch.arange(net.num_classes, device=images.device).repeat(len(images))
-    return log_likelihood(net, images.repeat_interleave(net.num_classes, dim=0), labels).view(len(images), -1)
+    count = net.num_classes
+    labels = torch.arange(count, device=images.device).repeat(len(images))
+    return log_likelihood(net, images.repeat_interleave(count, dim=0), labels).view(len(images), count)
 
 
 def posterior(log_likelihoods: Tensor, prior: Tensor | None = None, temperature: float = 1.0) -> Tensor:

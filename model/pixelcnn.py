@@ -6,7 +6,8 @@ the input), by middle fusion or FiLM (after every residual block) and by late fu
 before the head).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ class PixelCNN(nn.Module):
 
     fusion: MiddleFusion | FiLM | NoFusion
     late: LateFusion | None
-    # set by `load_checkpoint`
+    # set by `load_checkpoint`, before which metadata is empty
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     dataset: str
@@ -148,6 +149,7 @@ class PixelCNN(nn.Module):
             raise ValueError(f"fusion is {fusion!r}; it must be one of {', '.join(FUSIONS)}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+        self.metadata = {}
         self.image_channels, self.num_classes, self.nr_logistic_mix = image_channels, num_classes, nr_logistic_mix
 
         self.conditional = fusion != "none"
@@ -169,6 +171,65 @@ class PixelCNN(nn.Module):
             self.fusion = NoFusion(nr_blocks)
         self.late = LateFusion(num_classes, nr_filters, self._late_blocks()) if "late" in parts else None
         self.head = NetworkInNetwork(nr_filters, params_per_component(image_channels) * nr_logistic_mix)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, device: str | torch.device = "cpu") -> "PixelCNN":
+        """The network of a checkpoint, in eval mode on ``device``.
+
+        Args:
+            source: a .pt file; a folder that `model.export` wrote, or its model.safetensors; or the id of such a
+                folder on the Hugging Face Hub, which needs huggingface_hub.
+            device: cpu, cuda, ...
+
+        Raises CheckpointError.
+
+        >>> net = PixelCNN.from_pretrained("checkpoints/cpen455.pt")
+        >>> net.class_names, net.image_size
+        (('burger', 'panda', 'koala', 'pizza'), (32, 32))
+        """
+        from model.pretrained import load_pretrained  # it imports this module
+
+        return load_pretrained(source, device)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """p(class | image) in fp32: uint8 [N, C, H, W] of the checkpoint's size -> float32 [N, num_classes] on the CPU.
+
+        All classes are equally probable before, and the temperature is the checkpoint's, as in classify.py. Raises
+        ValueError for other images.
+
+        >>> net = PixelCNN.from_pretrained("checkpoints/cpen455.pt")
+        >>> gray = torch.full((2, 3, 32, 32), 128, dtype=torch.uint8)
+        >>> net.classify(gray).shape
+        torch.Size([2, 4])
+        """
+        from model.pretrained import classify
+
+        return classify(self, images)
+
+    def sample(
+        self,
+        labels: Tensor | Sequence[int | str],
+        seed: int | None = None,
+        temperature: float | None = None,
+        image_size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """An image for each label: numbers or names of classes [N] -> uint8 [N, C, H, W] on the network's device.
+
+        Args:
+            labels: of the images.
+            seed: of the random numbers, a stream for each image; by default torch's generator.
+            temperature: above 0; by default the checkpoint's for samples, or 1.
+            image_size: (H, W), by default the checkpoint's.
+
+        The network is in eval mode, as `from_pretrained` returns it. Raises ValueError for an unknown class.
+
+        >>> net = PixelCNN.from_pretrained("checkpoints/cpen455_samples.pt")
+        >>> net.sample(["panda", "pizza"], seed=1).shape
+        torch.Size([2, 3, 32, 32])
+        """
+        from model.pretrained import draw
+
+        return draw(self, labels, seed, temperature, image_size)
 
     def _late_blocks(self) -> list[int]:
         """The last block of each stream on its way to the coarsest resolution, and the last one before the head."""

@@ -247,3 +247,14 @@ def test_a_network_that_does_not_see_the_class_is_said_in_every_script(photos, t
     assert {row["class_name"] for row in rows(out)} == {"cat"}
     assert generate.main([*flags, "--per_class", "1", "--out", str(tmp_path / "drawn")]) == 0
     assert "the images of all classes are drawn from one distribution" in capsys.readouterr().err
+
+
+def test_the_labels_of_a_few_photos_are_printed(checkpoint, photos, tmp_path, capsys):
+    paths = sorted(photos.rglob("*.png"))
+    for count in (1, 5, 6):
+        out = tmp_path / f"{count}.csv"
+        assert classify.main(["--checkpoint", str(checkpoint), *map(str, paths[:count]), "--out", str(out)]) == 0
+        told = capsys.readouterr().out.splitlines()
+        expected = [f"{r['path']}: {r['class_name']} (confidence {float(r['confidence']):.3f})" for r in rows(out)]
+        assert [line for line in told if "(confidence" in line] == (expected if count < 6 else [])
+        assert any(line.startswith(f"{count} image{'s' if count > 1 else ''} classified: ") for line in told)

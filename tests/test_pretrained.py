@@ -9,9 +9,9 @@ from PIL import Image
 from data import load_split
 from evaluation.evaluate import evaluate
 from evaluation.protocol import chosen_on
-from evaluation.temperature import sample_temperature
 from model import load_checkpoint
 from model.checkpoint import PRETRAINED, PRETRAINED_SAMPLES
+from model.temperature import sample_temperature
 
 
 def test_it_says_what_it_is():

@@ -17,9 +17,9 @@ from evaluation.evaluate import Evaluation, check_labelled, evaluate
 from evaluation.images import check_data_set, files_of_split
 from evaluation.predictions import warn_unconditional
 from evaluation.protocol import chosen_on
-from evaluation.temperature import sample_temperature
 from evaluation.typicality import typicality_reference
-from model import PixelCNN, load_checkpoint, posterior, save_checkpoint
+from model import PixelCNN, checkpoint_files, load_checkpoint, posterior, save_checkpoint
+from model.temperature import sample_temperature
 from training.settings import tagged
 from utils.arguments import parse_settings
 from utils.console import notify
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def export(settings: ExportSettings) -> int:
     """Returns the exit status."""
-    check_inputs([settings.out], [settings.checkpoint], "--out", settings.out)
+    check_inputs([settings.out], checkpoint_files(settings.checkpoint), "--out", settings.out)
     check_writable(settings.out)
     net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
     trained_with = net.metadata.get("settings")

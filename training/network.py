@@ -71,7 +71,7 @@ def load_initial_weights(path: str, settings: TrainSettings, image_channels: int
 
 def saw_held_out(loaded: PixelCNN, settings: TrainSettings) -> bool:
     """Whether the held-out images of a run, if it has any, were among the training images of its first weights."""
-    if settings.select_on == "validation" or not hasattr(loaded, "metadata"):  # starter weights do not say
+    if settings.select_on == "validation" or not loaded.metadata:  # starter weights do not say
         return False
     return loaded.dataset == settings.dataset and chosen_on(loaded) == "validation"
 

@@ -16,11 +16,10 @@ from evaluation.evaluate import score_all
 from evaluation.generation import draw_images
 from evaluation.images import check_data_set
 from evaluation.scoring import Score, Scorer
-from evaluation.temperature import sample_temperature
-from model import load_checkpoint
+from model import checkpoint_hash, load_checkpoint
+from model.temperature import sample_temperature
 from utils.distributed import gather, in_order, rank, shared_batches
 from utils.errors import UserError
-from utils.files import file_hash
 from utils.precision import Precision
 from utils.text import file_stems, printable
 
@@ -52,7 +51,7 @@ class Network:
     ):
         self.name, self.path, self.cache, self.batch_size = name, path, cache, batch_size
         self.generative = not is_baseline(path)
-        self.sha256 = file_hash(Path(path))
+        self.sha256 = checkpoint_hash(path)
         self.net: Any = load_checkpoint(path, device) if self.generative else load_baseline(path, device)
         self.scorer: Score
         if self.generative:

@@ -25,7 +25,7 @@ from evaluation.samples.neighbours import K, neighbourhoods
 from evaluation.sections.images import SEED, EvaluationImages, balanced_order, read_like, some
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report, Value, interval
-from evaluation.temperature import sample_temperature
+from model.temperature import sample_temperature
 from plots.images import labelled_grid
 from utils.distributed import from_main, gather, in_order, rank, shared_batches
 from utils.errors import DataError, UserError

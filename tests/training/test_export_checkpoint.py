@@ -13,9 +13,9 @@ from data import load_split
 from data.splits import hold_out
 from evaluation.calibration import cross_fitted_confidence, expected_calibration_error, fit_temperature
 from evaluation.evaluate import evaluate
-from evaluation.temperature import sample_temperature
 from evaluation.typicality import typicality_reference
 from model import load_checkpoint, posterior, read_checkpoint
+from model.temperature import sample_temperature
 from training import export_checkpoint
 from utils.errors import UserError
 

@@ -2,7 +2,7 @@
 
 import math
 
-from model import PixelCNN
+from model.pixelcnn import PixelCNN
 from utils.errors import UserError
 
 

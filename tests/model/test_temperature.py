@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from evaluation.temperature import posterior_temperature, sample_temperature
 from model import PixelCNN
+from model.temperature import posterior_temperature, sample_temperature
 from utils.errors import UserError
 
 
