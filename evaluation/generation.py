@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from utils.text import printable
 
 MAX_PER_CLASS = 1_000_000  # image numbers of different classes never overlap
 BATCH_SIZES = {"cpu": 64, "cuda": 512}  # by device
+BLANK = 128  # level of rows that are not drawn yet
 
 
 def sample_name(stem: str, number: int) -> str:
@@ -96,15 +98,79 @@ def draw_images(
     with tqdm(total=len(wanted), desc="sampling", unit="image", leave=False, disable=quiet) as bar:
 
         def draw(batch: Sequence[tuple[int, int]]) -> Tensor:
-            return sampler(
-                torch.tensor([label for label, _ in batch]),
-                [image_generators(seed, label * MAX_PER_CLASS + number, 1)[0] for label, number in batch],
-                temperature,
-                None if keep is None else keep.expand(len(batch), -1, -1, -1),
-                progress=not bar.disable,
-            ).cpu()
+            arguments = sampler_arguments(batch, seed, temperature, keep)
+            return sampler(*arguments, progress=not bar.disable).cpu()
 
         for batch, images in FittingBatches(batch_size).map(draw, wanted):
             for (label, number), image in zip(batch, images, strict=True):
                 yield label, number, image
             bar.update(len(batch))
+
+
+def sampler_arguments(
+    batch: Sequence[tuple[int, int]], seed: int, temperature: float, keep: Tensor | None
+) -> tuple[Tensor, list[torch.Generator], float, Tensor | None]:
+    """What a `Sampler` needs to draw the images ``batch``, pairs of class and number; the rest as in `draw_images`."""
+    return (
+        torch.tensor([label for label, _ in batch]),
+        [image_generators(seed, label * MAX_PER_CLASS + number, 1)[0] for label, number in batch],
+        temperature,
+        None if keep is None else keep.expand(len(batch), -1, -1, -1),
+    )
+
+
+@dataclass(frozen=True)
+class PartlyDrawn:
+    """A batch of images of which the top rows are drawn.
+
+    Args:
+        batch: class and number, from 0, of each image.
+        images: uint8 [B, C, H, W] on the CPU, gray below the rows that are drawn.
+        rows: how many rows are drawn, 1 to H.
+    """
+
+    batch: Sequence[tuple[int, int]]
+    images: Tensor
+    rows: int
+
+
+def draw_rows(
+    net: PixelCNN,
+    classes: Sequence[int],
+    per_class: int,
+    image_size: tuple[int, int],
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    batch_size: int | None = None,
+    keep: Tensor | None = None,
+) -> Iterator[PartlyDrawn]:
+    """Draw the images of `draw_images` by this process alone, and yield each batch after each of its rows.
+
+    Arguments and errors are those of `draw_images`. A batch that is halved as memory runs out begins anew.
+    """
+    sampler = Sampler(net, image_size)
+    wanted = [(label, number) for label in classes for number in range(per_class)]
+
+    def draw(batch: Sequence[tuple[int, int]]) -> Iterator[PartlyDrawn]:
+        for rows, drawn in enumerate(sampler.rows_of(*sampler_arguments(batch, seed, temperature, keep)), 1):
+            images = drawn.cpu().clone()
+            images[:, :, rows:] = BLANK
+            yield PartlyDrawn(batch, images, rows)
+
+    batch_size = batch_size or BATCH_SIZES.get(sampler.device.type, BATCH_SIZES["cpu"])
+    for _, drawn in FittingBatches(batch_size).stream(draw, wanted):
+        yield drawn
+
+
+def keep_top(image: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The top rows of an image to complete, uint8 [C, rows, W], and the image with gray below them, uint8 [C, H, W].
+
+    Raises UserError unless some rows are kept and some are left to draw.
+    """
+    height = image.shape[1]
+    if not 0 < rows < height:
+        raise UserError(f"--keep_rows {rows}: the network's images have {height} rows; keep 1 to {height - 1}")
+    blanked = image.clone()
+    blanked[:, rows:] = BLANK
+    return image[:, :rows], blanked

@@ -70,6 +70,20 @@ def images_of_paths(paths: Sequence[str], net: PixelCNN) -> Images:
     return Images([str(file) for file in files], truth, read, files, skipped_lines(skipped, hidden))
 
 
+def images_of_uploads(files: Sequence[str | Path], net: PixelCNN) -> Images:
+    """Images of unknown class, called by their file names alone: neither names nor errors tell where they lie."""
+    names = [Path(file).name for file in files]
+
+    def read(i: int) -> Tensor:
+        try:
+            return read_image(files[i], net.image_channels, net.image_size)
+        except DataError as error:
+            problem = str(error).replace(str(files[i]), names[i])
+        raise DataError(problem)
+
+    return Images(names, [-1] * len(names), read, files)
+
+
 def skipped_lines(skipped: Sequence[Path], hidden: Sequence[Path]) -> list[str]:
     """Lines about the files without an image's extension, and the images in hidden folders."""
     lines = []

@@ -48,6 +48,12 @@ class Prediction:
     rejected: bool = False
 
 
+def class_probabilities(prediction: Prediction, prior: Tensor | None = None, temperature: float = 1.0) -> list[float]:
+    """The posterior probability of each class, 0..1, of which `Prediction.confidence` is the label's; see `predict`."""
+    log_likelihoods = torch.tensor([prediction.log_likelihoods], dtype=torch.float64)
+    return posterior(log_likelihoods, prior, temperature)[0].tolist()
+
+
 def warn_unconditional(net: PixelCNN, consequence: str) -> None:
     """Say what it means that the network does not see the class, where that is so."""
     if not net.conditional and rank() == 0:

@@ -14,6 +14,7 @@ from utils.errors import CheckpointError, UserError, reason
 
 SCORE = "input_complexity"  # of the scores tried, the one that tells other images best
 MAX_VALUES = 1000  # of a reference
+UNUSUAL, UNLIKE = 0.05, 0.01  # typicality below which an image is said to be unusual, or like nothing known
 EXPORT = "python -m training.export_checkpoint --checkpoint IT.pt --out NEW.pt makes one from validation images"
 
 
@@ -126,3 +127,18 @@ def typicality(reference: dict[str, Any], images: Tensor, log_likelihoods: Tenso
     score = input_complexity(bits, log_likelihoods, tuple(images.shape[1:]))
     fraction = torch.searchsorted(values, score.float()).double() / len(values)  # float: as the values were rounded
     return fraction.where(~score.isnan(), math.nan)
+
+
+def typicality_warning(typicality: float) -> str:
+    """A sentence about an image of low typicality (0..1); empty for others, and for NaN."""
+    if typicality < UNLIKE:
+        return (
+            "This photo is like nothing the network has seen, in its colours, sharpness or noise: "
+            "the classes mean little."
+        )
+    if typicality < UNUSUAL:
+        return (
+            f"This photo is unusual: only {typicality:.1%} of the images that the network is compared with are odder, "
+            "so trust the classes less."
+        )
+    return ""

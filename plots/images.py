@@ -1,6 +1,8 @@
 """Images as PNG files, alone and as a labelled grid."""
 
-from collections.abc import Sequence
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -27,10 +29,28 @@ def write_png(image: Tensor, path: str | Path) -> None:
         to_pil(image).save(partial, format="PNG")
 
 
+def write_zip(pictures: Iterable[tuple[str, Image.Image]], path: str | Path) -> None:
+    """Write named pictures as PNG files into a ZIP file. Raises UserError."""
+    with atomic_write(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, picture in pictures:
+            content = io.BytesIO()
+            picture.save(content, format="PNG")
+            archive.writestr(name, content.getvalue())
+
+
 def labelled_grid(
     images: Tensor, labels: Tensor, class_names: Sequence[str], path: str | Path, columns: int = 10
 ) -> None:
-    """Write a PNG grid with a row for each class that occurs, its name at the left.
+    """Write what `grid_picture` draws as PNG. Raises UserError where ``path`` cannot be written."""
+    picture = grid_picture(images, labels, class_names, columns)
+    mark = PngInfo()
+    mark.add_text("Software", SOFTWARE)
+    with atomic_write(path) as partial:
+        picture.save(partial, format="PNG", pnginfo=mark)
+
+
+def grid_picture(images: Tensor, labels: Tensor, class_names: Sequence[str], columns: int = 10) -> Image.Image:
+    """A grid with a row for each class that occurs, its name at the left.
 
     Args:
         images: uint8 [N, C, H, W], N at least 1. Images below 96 pixels are enlarged by a whole factor, every
@@ -38,8 +58,6 @@ def labelled_grid(
         labels: int64 [N].
         class_names: of all labels.
         columns: the first ``columns`` images of each class are shown, so that a large draw stays viewable.
-
-    Raises UserError where ``path`` cannot be written.
     """
     from torchvision.utils import make_grid
 
@@ -64,7 +82,4 @@ def labelled_grid(
     for row, (name, font) in enumerate(zip(names, fonts, strict=True)):
         middle = (row + 0.5) * grid.height / len(rows)
         ImageDraw.Draw(picture).text((margin - 8, middle), name, fill="black", font=font, anchor="rm")
-    mark = PngInfo()
-    mark.add_text("Software", SOFTWARE)
-    with atomic_write(path) as partial:
-        picture.save(partial, format="PNG", pnginfo=mark)
+    return picture

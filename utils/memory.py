@@ -31,11 +31,18 @@ class FittingBatches:
 
         Raises UserError if not even one ``item`` (its name in the message) fits.
         """
+        return self.stream(lambda batch: (function(batch) for _ in range(1)), items, item)
+
+    def stream(
+        self, function: Callable[[Any], Iterator[Result]], items: Any, item: str = "image"
+    ) -> Iterator[tuple[Any, Result]]:
+        """The same with each of the results that ``function`` yields for a batch; a halved batch begins anew."""
         start = 0
         while start < len(items):
             batch = items[start : start + self.batch_size]
             try:
-                result = function(batch)
+                for result in function(batch):
+                    yield batch, result
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -48,5 +55,4 @@ class FittingBatches:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
-            yield batch, result
             start += len(batch)

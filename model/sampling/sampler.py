@@ -134,6 +134,25 @@ class Sampler:
 
         Raises ValueError for invalid generators, temperature or kept rows.
         """
+        quiet = None if progress else True
+        with tqdm(total=self.image_size[0], desc="drawing rows", disable=quiet, leave=False) as bar:
+            for _ in self.rows_of(labels, generator, temperature, keep):
+                bar.update()
+        return self.images[: len(labels)].clone()
+
+    @torch.inference_mode()
+    def rows_of(
+        self,
+        labels: Tensor,
+        generator: Generators = None,
+        temperature: float = 1.0,
+        keep: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Draw the same images, and yield them after each of the H rows, the kept ones too.
+
+        Each is uint8 [N, C, H, W] on the network's device, whose lower rows hold anything. The next row overwrites it.
+        Arguments and errors as above. Another batch must not begin before the end, or before this is closed.
+        """
         count, channels, (height, width) = len(labels), self.net.image_channels, self.image_size
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
@@ -144,25 +163,25 @@ class Sampler:
             raise ValueError(f"keep is {tuple(keep.shape)}; it must hold the top rows of images {shape}")
         kept = 0 if keep is None else keep.shape[2]
         components = self.net.nr_logistic_mix
-        bar = tqdm(total=height, desc="drawing rows", disable=None if progress else True, leave=False)
-        with self._on_device(), bar, self._whole_or_nothing():
-            self._prepare(count)
-            batch = len(self.images)
-            filled = torch.arange(batch).clamp(max=count - 1)  # the last image is repeated to pad the batch
-            if keep is not None:
-                self.images[:, :, :kept] = keep[filled.to(keep.device)].to(self.device)
-            self.rows.begin(labels[filled.to(labels.device)].to(self.device))
+        with self._whole_or_nothing():
+            with self._on_device():
+                self._prepare(count)
+                batch = len(self.images)
+                filled = torch.arange(batch).clamp(max=count - 1)  # the last image is repeated to pad the batch
+                if keep is not None:
+                    self.images[:, :, :kept] = keep[filled.to(keep.device)].to(self.device)
+                self.rows.begin(labels[filled.to(labels.device)].to(self.device))
             together = min(height, max(1, RANDOM_NUMBERS // (batch * (components + channels) * width)))  # rows
             for i in range(height):
-                if i % together == 0:
-                    rows = min(together, height - i)
-                    uniform = uniform_rows(generator, rows, count, components + channels, width)
-                    uniform = uniform[:, filled.to(uniform.device)].to(self.device)
-                    noise = mixture_noise(uniform.flatten(0, 1), components, temperature)
-                    gumbel, logistic = (x.unflatten(0, (rows, batch)) for x in noise)
-                self.rows(i, gumbel[i % together], logistic[i % together], given=i < kept)
-                bar.update()
-            return self.images[:count].clone()
+                with self._on_device():  # left before the row is yielded: it is a state of the thread
+                    if i % together == 0:
+                        rows = min(together, height - i)
+                        uniform = uniform_rows(generator, rows, count, components + channels, width)
+                        uniform = uniform[:, filled.to(uniform.device)].to(self.device)
+                        noise = mixture_noise(uniform.flatten(0, 1), components, temperature)
+                        gumbel, logistic = (x.unflatten(0, (rows, batch)) for x in noise)
+                    self.rows(i, gumbel[i % together], logistic[i % together], given=i < kept)
+                yield self.images[:count]
 
 
 class FullRows:
