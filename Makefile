@@ -15,7 +15,7 @@ CHECK = import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "er
 	and $(CHOSEN) is %d.%d: make clean, then make PYTHON=python3.11 TARGET" % (v[0], v[1]))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast lint format bench gpu headline fid clean
+.PHONY: help venv app demo test test-fast lint format bench gpu headline fid clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.11], with one of these targets:"
@@ -28,12 +28,21 @@ $(VENV)/.installed: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+# what the browser application needs on top
+$(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
+	touch $@
+
 # what tests and checks need on top
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-app.txt $(VENV)/.installed
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 venv: $(VENV)/.installed ## set up .venv with the requirements of users
+
+# ARGS="--checkpoint runs/NAME/best.pt --port 8000" gives it flags
+app: $(VENV)/.installed-app ## classify, generate and complete images and compare runs, in the browser
+	$(RUN) app.py $(ARGS)
 
 demo: $(VENV)/.installed ## train on the embedded digits, classify and generate: a few minutes
 	rm -rf $(DEMO)

@@ -21,7 +21,14 @@ settings.register_profile("timeless", deadline=None)  # machines are slow at tim
 settings.load_profile("timeless")
 
 ROOT = Path(__file__).resolve().parents[1]
-STARTERS = {"script", "start_openwandb", "wandb_env", "inception_weights"}  # fixtures that take seconds
+STARTERS = {
+    "script",
+    "app_server",
+    "browser",
+    "start_openwandb",
+    "wandb_env",
+    "inception_weights",
+}  # fixtures that take seconds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("pcnn_train", "classify", "generate", "evaluate", "sweep")
+SCRIPTS = ("pcnn_train", "classify", "generate", "evaluate", "sweep", "app")
 MAY_IMPORT = {"utils": set(), "layers": {"utils"}, "model": {"utils", "layers"}, "data": {"utils"}, "plots": {"utils"}}
-for package in ("evaluation", "training", "tuning", "scripts"):  # each may import all before it
+for package in ("evaluation", "training", "tuning", "webapp", "scripts"):  # each may import all before it
     MAY_IMPORT[package] = set(MAY_IMPORT)
 
 

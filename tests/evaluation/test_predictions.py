@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 import evaluation.scoring
 from data import ImageSet
 from evaluation.evaluate import evaluate
-from evaluation.images import Images, true_label
-from evaluation.predictions import label_batch, predict
+from evaluation.images import Images, images_of_uploads, true_label
+from evaluation.predictions import class_probabilities, label_batch, predict
 from evaluation.scoring import MirrorScorer, Scorer
-from model import PixelCNN
+from model import PixelCNN, load_checkpoint, save_checkpoint
 from utils.errors import DataError
 
 
@@ -96,3 +96,28 @@ def test_without_a_class_in_the_network_training_and_classification_say_the_same
     assert all((row.label, row.second, row.confidence) == (0, 1, pytest.approx(0.1)) for row in rows)
     (nats,) = {len(set(row.log_likelihoods)) for row in rows}
     assert nats == 1
+
+
+def test_uploads_are_called_by_their_names_alone(tmp_path):
+    torch.manual_seed(0)
+    net = PixelCNN(1, 4, 1, 1, 2)
+    save_checkpoint(tmp_path / "net.pt", net, image_size=(8, 8), class_names=("a", "b"), dataset="x")
+    net = load_checkpoint(tmp_path / "net.pt")
+    for name in ("bad.png", "gone.png"):
+        (tmp_path / "bad.png").write_bytes(b"PK")
+        images = images_of_uploads([tmp_path / name], net)
+        assert images.names == [name] and images.truth == [-1]
+        with pytest.raises(DataError, match=rf"^{name}: not a readable image") as error:
+            images.read(0)
+        assert str(tmp_path) not in str(error.value) and error.value.__context__ is None
+
+
+def test_the_probability_of_each_class():
+    torch.manual_seed(0)
+    scorer = Scorer(PixelCNN(1, 4, 1, 1, 3), image_size=(8, 8))
+    images = Images(["x"], [-1], lambda i: torch.zeros(1, 8, 8, dtype=torch.uint8))
+    prior = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    (prediction,) = predict(scorer, images, prior, 2.0)
+    probabilities = class_probabilities(prediction, prior, 2.0)
+    assert sum(probabilities) == pytest.approx(1)
+    assert probabilities[prediction.label] == prediction.confidence == max(probabilities)

@@ -17,6 +17,7 @@ from evaluation.typicality import (
     stored_reference,
     typicality,
     typicality_reference,
+    typicality_warning,
 )
 from model import PixelCNN
 from utils.errors import CheckpointError, UserError
@@ -137,3 +138,9 @@ def test_the_reference_of_a_checkpoint():
         assert stored_reference(net) is None
         with pytest.raises(UserError, match=r"--reject: .* no reference of typicality; .*export_checkpoint"):
             stored_reference(net, 0.05)
+
+
+def test_a_warning_about_odd_images():
+    assert "like nothing the network has seen" in typicality_warning(0.0)
+    assert "only 2.0% of the images" in typicality_warning(0.02)
+    assert typicality_warning(0.05) == typicality_warning(1.0) == typicality_warning(math.nan) == ""

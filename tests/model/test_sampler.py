@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model import image_generators, mixture_log_prob, sample, to_levels, to_unit
+from model import Sampler, image_generators, mixture_log_prob, sample, to_levels, to_unit
 from model.mixture import split
 
 every_method = pytest.mark.parametrize("method", ["full", "incremental"])
@@ -134,3 +134,19 @@ def test_there_must_be_one_generator_an_image(make_net, method):
     for count in (1, 3):
         with pytest.raises(ValueError, match="generator"):
             sample(make_net(), torch.tensor([0, 1]), (4, 4), image_generators(0, 0, count), method)
+
+
+@every_method
+def test_row_by_row_are_the_same_images(make_net, method):
+    net, labels = make_net(), torch.tensor([0, 1])
+    expected = sample(net, labels, (8, 4), generator(), method)
+    sampler = Sampler(net, (8, 4), method)
+    rows = [images.clone() for images in sampler.rows_of(labels, generator())]
+    assert len(rows) == 8 and torch.equal(rows[-1], expected)
+    for row, images in enumerate(rows, 1):
+        assert torch.equal(images[:, :, :row], expected[:, :, :row])
+    left = sampler.rows_of(labels, generator(1))
+    next(left)
+    assert torch.is_inference_mode_enabled() is False and not torch.is_autocast_enabled("cpu")
+    left.close()
+    assert torch.equal(sampler(labels, generator()), expected)  # the state of what was left is discarded

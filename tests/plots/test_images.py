@@ -1,5 +1,7 @@
 """Names, folders, grids and draws."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from PIL import Image
 from evaluation.generation import draw_images, prepare_folder
 from model import PixelCNN
 from plots.classification import plot_confusion_matrix
-from plots.images import labelled_grid, write_png
+from plots.images import labelled_grid, to_pil, write_png, write_zip
 from utils.errors import UserError
 from utils.files import atomic_write, check_writable
 from utils.text import file_stems, printable
@@ -133,3 +135,12 @@ def test_a_draw_depends_on_its_seed_class_and_number_alone():
     for key, image in few.items():
         assert torch.equal(image, many[key])
     assert not torch.equal(few[2, 0], draws([2], 1, seed=1)[2, 0])
+
+
+def test_a_zip_of_png_files(tmp_path):
+    images = [torch.full((1, 4, 4), level, dtype=torch.uint8) for level in (0, 200)]
+    write_zip([(f"{i}.png", to_pil(image)) for i, image in enumerate(images)], tmp_path / "all.zip")
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert archive.namelist() == ["0.png", "1.png"] and archive.testzip() is None
+        with archive.open("1.png") as file, Image.open(file) as opened:
+            assert opened.format == "PNG" and opened.getpixel((0, 0)) == 200
