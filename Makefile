@@ -63,6 +63,8 @@ demo: $(VENV)/.installed ## train on the embedded digits, classify and generate:
 	@echo "  $(DEMO)/drawn_grid.png      samples"
 	@echo "  $(DEMO)/examples.csv        predictions for the images in examples/, which are earlier samples"
 	@echo "  $(DEMO)/explanations/       their attribution maps"
+	@echo
+	@echo "Next: make app, the same in the browser, with your own photos."
 
 test: $(VENV)/.installed-dev ## lint and run all tests: 15 to 25 minutes on two cores
 	@echo "This takes 15 to 25 minutes on two cores; make test-fast takes under two minutes."

@@ -29,6 +29,7 @@ from webapp.turns import Turns
 
 MAX_PHOTOS = 500  # at a time
 SHOWN = 20  # classes whose probabilities are drawn
+NOTHING = "<p>The result appears here.</p>"
 COLUMNS = ("photo", "class", "probability", "bits/dim", "typicality", "note")
 
 
@@ -163,7 +164,7 @@ def classify_tab(classifier: Classifier) -> None:
                 clear = gr.Button("Clear", size="sm")
             status = gr.HTML("", elem_id="classify_status")
         with gr.Column(scale=3, min_width=280):
-            verdict = gr.HTML("<p>The result appears here.</p>", elem_id="verdict")
+            verdict = gr.HTML(NOTHING, elem_id="verdict")
             label = gr.Label(
                 label="Probability of each class", num_top_classes=SHOWN, show_heading=False, visible=False
             )
@@ -194,6 +195,11 @@ def classify_tab(classifier: Classifier) -> None:
     chosen = gr.State(0, time_to_live=3600)
     outputs = [status, verdict, label, pair, first, second, picture, meaning, table, csv, state, chosen]
 
+    def empty() -> dict[Any, Any]:
+        """What the page shows without a photo."""
+        hidden = {part: gr.update(visible=False) for part in (label, pair, picture, table, csv)}
+        return hidden | {status: "", verdict: NOTHING, meaning: "", state: None, chosen: 0}
+
     def shown(result: Classified, number: int) -> dict[Any, Any]:
         """What the page shows of photo ``number``."""
         image, p = result.images[number], result.predictions[number]
@@ -218,8 +224,9 @@ def classify_tab(classifier: Classifier) -> None:
     @told
     def classify(files: str | list[str] | None) -> Iterator[dict[Any, Any]]:
         files = [files] if isinstance(files, str) else files or []
-        if not files:
-            raise UserError("there is no photo; drop one")
+        if not files:  # the photo was taken away
+            yield empty()
+            return
         many = len(files) > 1
         yield {status: "Reading …", table: gr.update(visible=False), csv: gr.update(visible=False)}
         result: Classified | None = None
@@ -231,7 +238,7 @@ def classify_tab(classifier: Classifier) -> None:
         assert result is not None
         failed = [p for p in result.predictions if p.error]
         if not many and failed:
-            yield {status: ""}
+            yield empty()
             raise UserError(failed[0].error)
         done = f"{len(files)} photos" if many else "Done"
         problems = f", of which {len(failed)} could not be read" if failed else ""
@@ -259,7 +266,7 @@ def classify_tab(classifier: Classifier) -> None:
         drawn, nats = classifier.map(image, one, other)
         return picture_file(drawn), explain_map(names, one, other, nats)
 
-    # fewer than the photos that a page could drop one after the other: the last one counts
+    # of photos that are dropped one after the other, the last one counts
     for trigger in (photo.input, several.upload):
         waits(trigger, status)
     one = photo.input(classify, photo, outputs, trigger_mode="always_last", **WORK)
@@ -268,10 +275,5 @@ def classify_tab(classifier: Classifier) -> None:
     for dropdown in (first, second):
         dropdown.input(compare, [state, chosen, first, second], [picture, meaning], **WORK)
     stopped_by(stop, status, [one, many])
-
-    def empty() -> dict[Any, Any]:
-        hidden = {part: gr.update(visible=False) for part in (label, pair, picture, table, csv)}
-        said = {status: "", verdict: "<p>The result appears here.</p>", meaning: "", state: None}
-        return hidden | said | {photo: None, several: None}
-
-    clear.click(empty, None, [*outputs[:-1], photo, several], cancels=[one, many], **QUICK)
+    cleared = clear.click(None, None, None, cancels=[one, many], **QUICK)
+    cleared.then(lambda: empty() | {photo: None, several: None}, None, [*outputs, photo, several], **QUICK)

@@ -58,10 +58,8 @@ def data_uri(image: Tensor) -> str:
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def read_photo(file: str | None, generator: Generator) -> Tensor:
+def read_photo(file: str, generator: Generator) -> Tensor:
     """The photo in an uploaded file, which is removed soon, as uint8 [C, H, W]. Raises UserError."""
-    if not file:
-        raise UserError("there is no photo; drop one")
     try:
         return images_of_uploads([file], generator.net).read(0)
     finally:
@@ -100,6 +98,9 @@ def complete_tab(generator: Generator) -> None:
 
     @told
     def load(file: str | None) -> Iterator[dict[Any, Any]]:
+        if not file:  # the photo was taken away
+            yield {state: None, boundary: gr.update(image=""), status: ""}
+            return
         image = read_photo(file, generator)
         yield {state: image, boundary: gr.update(image=data_uri(image)), status: ""}
 
@@ -117,10 +118,16 @@ def complete_tab(generator: Generator) -> None:
                 update[archive] = gr.update(value=str(drawing.file), visible=True)
             yield update
 
+    def begin(image: Tensor | None, *values: Any) -> Iterator[dict[Any, Any]]:
+        if image is None:
+            yield {status: ""}
+        else:
+            yield from complete(image, *values)
+
     inputs = [state, boundary, classes, each, temperature, seed]
     outputs = [picture, status, archive]
     loaded = photo.input(load, photo, [state, boundary, status], **WORK)
-    first = loaded.success(complete, inputs, outputs, **WORK)
+    first = loaded.success(begin, inputs, outputs, **WORK)
     for trigger in (photo.input, boundary.release, start.click):
         waits(trigger, status)
     again = gr.on([boundary.release, start.click], complete, inputs, outputs, trigger_mode="always_last", **WORK)

@@ -103,7 +103,7 @@ class Generator:
             self.net.image_size,
             seed=seed,
             temperature=temperature,
-            batch_size=BATCH_SIZE if self.turns_are_slow else None,
+            batch_size=BATCH_SIZE if self.on_cpu else None,
             keep=keep,
         )
         done = 0
@@ -120,10 +120,12 @@ class Generator:
         yield Drawing(grid, self.finished(len(wanted), original is not None), self.zipped(images, grid))
 
     @property
-    def turns_are_slow(self) -> bool:
+    def on_cpu(self) -> bool:
         return next(self.net.parameters()).device.type == "cpu"
 
-    def grid(self, classes: Sequence[int], images: dict[tuple[int, int], Tensor], shown: Sequence[Tensor]) -> Any:
+    def grid(
+        self, classes: Sequence[int], images: dict[tuple[int, int], Tensor], shown: Sequence[Tensor]
+    ) -> Image.Image:
         """A row for each class: the images ``shown`` before, and its own."""
         tiles = [(label, image) for label in classes for image in shown]
         tiles += [(label, image) for (label, _), image in images.items()]

@@ -1,6 +1,7 @@
 """A small network, folders of runs, and the application as a process of its own."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from model import PixelCNN, load_checkpoint, save_checkpoint
 from tests.webapp.application import ROOT, start_app, write_run
 
-pytest.importorskip("gradio", reason="Gradio is not installed: pip install -r requirements-app.txt")
+collect_ignore_glob = [] if find_spec("gradio") else ["test_*.py"]  # a machine for GPU tests may lack it
 
 
 @pytest.fixture(scope="session")

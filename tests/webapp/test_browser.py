@@ -85,6 +85,9 @@ def test_one_photo(page, tmp_path):
     assert page.get_by_text("In the map, red pixels are likelier as pizza, blue ones as koala").is_visible()
     (row,) = read_csv(downloaded(page, "#csv", tmp_path))
     assert row["path"] == "pizza_0001.png" and row["class_name"] == "pizza"
+    page.get_by_label("Remove Image").first.click()
+    says(page, "#verdict", "^The result appears here")
+    assert not page.get_by_test_id("toast-text").count()
 
 
 def test_many_photos_with_a_broken_one(page, hostile, tmp_path):
@@ -200,6 +203,12 @@ def test_the_boundary_is_dragged(page):
     says(page, "#boundary", "the top 2[4-7] of 32 rows are kept")
     says(page, "#complete_status", "Row")
     says(page, "#complete_status", "Done: 8 completions")
+    page.locator("#start").get_by_label("Remove Image").click()
+    page.locator("#boundary img").wait_for(state="hidden")
+    page.wait_for_timeout(500)
+    assert not page.get_by_test_id("toast-text").count()
+    page.locator("#complete").click()
+    assert error_of(page) == "there is no photo to complete; drop one"
 
 
 def test_runs_refresh_while_they_go_on(page, run_folders):
