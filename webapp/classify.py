@@ -23,7 +23,7 @@ from model.temperature import posterior_temperature
 from plots.attribution import attribution_picture
 from utils.errors import DataError, UserError
 from utils.text import printable
-from webapp.events import QUICK, WORK, photo_input, sentence, stopped_by, told, waits
+from webapp.events import QUICK, WORK, photo_input, stopped_by, told, waits
 from webapp.files import forget, picture_file, result_folder
 from webapp.turns import Turns
 
@@ -250,21 +250,19 @@ def classify_tab(classifier: Classifier) -> None:
             state: result,
         }
         good = next((i for i, p in enumerate(result.predictions) if not p.error), None)
-        yield update if good is None else update | shown(result, good)
+        yield (empty() if good is None else shown(result, good)) | update
 
     @told
     def choose(result: Classified | None, event: gr.SelectData) -> Iterator[dict[Any, Any]]:
         if result is not None and 0 <= event.index[0] < len(result.predictions):
             yield shown(result, event.index[0])
 
-    def compare(result: Classified | None, number: int, one: int | None, other: int | None) -> tuple[Any, Any]:
-        if result is None or one is None or other is None or not 0 <= number < len(result.images):
-            return gr.skip(), gr.skip()
-        image = result.images[number]
-        if isinstance(image, DataError):
-            raise sentence(str(image))
-        drawn, nats = classifier.map(image, one, other)
-        return picture_file(drawn), explain_map(names, one, other, nats)
+    @told
+    def compare(result: Classified | None, number: int, one: int | None, other: int | None) -> Iterator[dict[Any, Any]]:
+        image = None if result is None or number >= len(result.images) else result.images[number]
+        if isinstance(image, Tensor) and one is not None and other is not None:
+            drawn, nats = classifier.map(image, one, other)
+            yield {picture: picture_file(drawn), meaning: explain_map(names, one, other, nats)}
 
     # of photos that are dropped one after the other, the last one counts
     for trigger in (photo.input, several.upload):

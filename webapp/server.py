@@ -37,7 +37,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if any(part in scope["path"] for part in ("/file=http", "/proxy=", "/file/http")):
+        if any(part in scope["path"].lower() for part in ("/file=http", "/proxy=", "/file/http")):
             return await PlainTextResponse("Not found", status_code=404)(scope, receive, send)
 
         async def send_with_headers(message: Message) -> None:

@@ -31,6 +31,13 @@ def write_run(folder: Path, epochs: int, lr: float) -> Path:
     return folder
 
 
+def write_runs(folder: Path) -> Path:
+    """Two runs below ``folder``: of 3 epochs, and of 5."""
+    write_run(folder / "first", 3, 0.1)
+    write_run(folder / "sweep" / "trial_0001", 5, 0.2)
+    return folder
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

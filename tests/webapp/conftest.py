@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from model import PixelCNN, load_checkpoint, save_checkpoint
-from tests.webapp.application import ROOT, start_app, write_run
+from tests.webapp.application import ROOT, start_app, write_runs
 
 collect_ignore_glob = [] if find_spec("gradio") else ["test_*.py"]  # a machine for GPU tests may lack it
 
@@ -45,11 +45,8 @@ def own_files(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def run_folders(tmp_path_factory) -> Path:
-    """Two runs: of 3 epochs, and of 5."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_run(folder / "first", 3, 0.1)
-    write_run(folder / "sweep" / "trial_0001", 5, 0.2)
-    return folder
+    """The runs that `app_server` shows."""
+    return write_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The application in Chromium: every tab by clicking, hostile files, cancellation, two pages, a phone, the keyboard."""
 
 import re
+import shutil
 import time
 import zipfile
 
@@ -228,6 +229,7 @@ def test_runs_refresh_while_they_go_on(page, run_folders):
     write_run(run_folders / "third", 9, 0.3)
     page.wait_for_function("document.querySelector('#epoch input[type=range]').max == '9'")
     says(page, "#grids", "epoch 9")
+    shutil.rmtree(run_folders / "third")
 
 
 def test_the_keyboard_is_enough(page):

@@ -3,23 +3,28 @@ import os
 
 import pytest
 
-from tests.webapp.application import write_run
+from tests.webapp.application import write_run, write_runs
 from training.runs import find_runs, metric_names, metric_title, points, read_folder, settings_table
 from webapp.runs import Runs, curve, grids_at, open_figure, short_names, whole_ticks
 
 
 @pytest.fixture
-def both(run_folders):
-    runs = Runs([run_folders])
+def folders(tmp_path):
+    return write_runs(tmp_path / "runs")
+
+
+@pytest.fixture
+def both(folders):
+    runs = Runs([folders])
     return runs.read(sorted(runs.names()))
 
 
-def test_runs_and_trials_are_found(run_folders, both):
-    assert [run.name for run in both] == [str(run_folders / "first"), str(run_folders / "sweep" / "trial_0001")]
+def test_runs_and_trials_are_found(folders, both):
+    assert [run.name for run in both] == [str(folders / "first"), str(folders / "sweep" / "trial_0001")]
     assert [len(run.reports) for run in both] == [3, 5]
     assert list(both[1].grids) == [1, 2, 3, 4, 5] and both[0].confusion.name == "confusion.png"
-    assert Runs([run_folders / "none"]).names() == []
-    assert Runs([run_folders]).read(["/etc", "../.."]) == []
+    assert Runs([folders / "none"]).names() == []
+    assert Runs([folders]).read(["/etc", "../.."]) == []
 
 
 def test_curves_of_several_runs(both):
