@@ -200,7 +200,8 @@ def test_patterns_that_the_shell_left(tmp_path):
     for name in ("b.png", "a.png", "[x].png"):
         (tmp_path / name).touch()
     pattern, odd = str(tmp_path / "?.png"), str(tmp_path / "[x].png")
-    assert expand_patterns([pattern, odd, "nothing*"]) == [str(tmp_path / "a.png"), str(tmp_path / "b.png"), odd, "nothing*"]
+    expected = [str(tmp_path / "a.png"), str(tmp_path / "b.png"), odd, "nothing*"]
+    assert expand_patterns([pattern, odd, "nothing*"]) == expected
 
 
 def test_flags_before_and_between_positional_arguments():
