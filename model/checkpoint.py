@@ -74,7 +74,7 @@ def torch_load(path: str | Path) -> Any:
     if exported_files(path):
         return read_exported(path)
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # which takes a name too long for no file
         raise CheckpointError(f"no checkpoint at {path}; give the path of a .pt file written by pcnn_train.py")
     try:
         if zipfile.is_zipfile(path):

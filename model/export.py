@@ -4,6 +4,7 @@ FOLDER gets model.safetensors (the weights, as they are in the checkpoint), conf
 model card in the form of the Hugging Face Hub. FOLDER and its model.safetensors are accepted wherever a checkpoint is.
 """
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def model_card(net: PixelCNN) -> str:
     measured = measured if isinstance(measured, dict) else {}
     numbers = {name: value for name, value in measured.items() if isinstance(value, int | float)}
     split, count = measured.get("split", "validation"), numbers.get("images")
-    names, (height, width) = ", ".join(map(printable, net.class_names)), net.image_size
+    names, (height, width) = ", ".join(html.escape(printable(name)) for name in net.class_names), net.image_size
+    data = html.escape(printable(net.dataset))
     parameters = sum(parameter.numel() for parameter in net.parameters())
     header: dict[str, Any] = {
         "library_name": "conditional-pixelcnn",
@@ -85,10 +87,10 @@ def model_card(net: PixelCNN) -> str:
         if kind in numbers
     ]
     if results:
-        dataset = {"name": net.dataset, "type": net.dataset, "split": str(split)}
+        dataset = {"name": data, "type": data, "split": str(split)}
         task = {"type": "image-classification"}
         entry = {"task": task, "dataset": dataset, "metrics": results}
-        header["model-index"] = [{"name": f"PixelCNN++ ({net.dataset})", "results": [entry]}]
+        header["model-index"] = [{"name": f"PixelCNN++ ({data})", "results": [entry]}]
     over = f"{count} {split} images" if count else f"{split} images"
     table = "".join(f"| {entry['name']} | {entry['value']} |\n" for entry in results)
     scores = f"\nMeasured on {over}:\n\n| | |\n| --- | --- |\n{table}" if table else ""
@@ -97,7 +99,7 @@ def model_card(net: PixelCNN) -> str:
     return f"""---
 {yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---
 
-# Conditional PixelCNN++ ({printable(net.dataset)})
+# Conditional PixelCNN++ ({data})
 
 One network of p(image | class): it labels images by Bayes' rule, argmax over classes of log p(image | class), and
 samples images of a class.
@@ -118,7 +120,7 @@ from model import PixelCNN
 
 net = PixelCNN.from_pretrained("FOLDER")  # this folder, or its id on the Hub
 net.classify(images)  # uint8 [N, {net.image_channels}, {height}, {width}] -> p(class | image) [N, {net.num_classes}]
-net.sample(["{printable(net.class_names[0])}"], seed=0)  # -> uint8 [1, {net.image_channels}, {height}, {width}]
+net.sample([{printable(net.class_names[0])!r}], seed=0)  # -> uint8 [1, {net.image_channels}, {height}, {width}]
 ```
 """
 

@@ -20,7 +20,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 def exported_files(path: str | Path) -> tuple[Path, Path] | None:
     """The two files of an exported checkpoint, of its folder or of its weights; None where ``path`` is neither."""
     path = Path(path)
-    if (path / WEIGHTS).is_file() or (path / CONFIG).is_file():
+    if os.path.isfile(path / WEIGHTS) or os.path.isfile(path / CONFIG):  # which take a name too long for no file
         return path / WEIGHTS, path / CONFIG
     return (path, path.with_name(CONFIG)) if path.suffix == ".safetensors" else None
 
@@ -34,7 +34,7 @@ def write_exported(folder: str | Path, checkpoint: Mapping[str, Any]) -> None:
         # format: by which other programs know torch's; save_file would make a file that only its owner can read
         partial.write_bytes(save(tensors, metadata={"format": "pt"}))
     with atomic_write(Path(folder, CONFIG)) as partial:
-        partial.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _without_tensors(content: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -53,7 +53,7 @@ def read_exported(path: str | Path) -> dict[str, Any]:
     files = exported_files(path)
     assert files is not None
     for file in files:
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise CheckpointError(
                 f"{printable(file)} is missing; an exported checkpoint is {WEIGHTS} with {CONFIG} beside it, as "
                 "python -m model.export writes them"

@@ -1,5 +1,8 @@
 """What the methods `from_pretrained`, `classify` and `sample` of a network do."""
 
+import math
+import operator
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +25,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 def load_pretrained(source: str | Path, device: str | torch.device = "cpu") -> PixelCNN:
     """See `PixelCNN.from_pretrained`."""
-    is_file = Path(source).exists() or Path(source).suffix in (".pt", ".safetensors")
+    is_file = os.path.exists(source) or Path(source).suffix in (".pt", ".safetensors")
     if not is_file and HUB_ID.fullmatch(str(source)):
         source = download(str(source))
     return load_checkpoint(source, device)
@@ -76,18 +79,21 @@ def draw(
     numbers = torch.as_tensor([class_number(net, label) for label in labels], dtype=torch.int64)
     if not len(numbers):
         raise ValueError("there are no labels; give at least one")
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}; it must be above 0")
     temperature = sample_temperature(temperature, net)
     generators = None if seed is None else image_generators(seed, 0, len(numbers))
     return sample(net, numbers, image_size or net.image_size, generators, temperature=temperature)
 
 
 def class_number(net: PixelCNN, label: int | str | Tensor) -> int:
-    """The number of a class of a network, by number or name. Raises ValueError."""
+    """The number of a class of a network, by number or name. Raises ValueError, TypeError."""
     if isinstance(label, str):
         names = getattr(net, "class_names", ())
         if composed(label) not in names:
             raise ValueError(f"there is no class {label!r}; the classes are {', '.join(names)}")
         return names.index(composed(label))
-    if not 0 <= int(label) < net.num_classes:
-        raise ValueError(f"label is {int(label)}; the network has {net.num_classes} classes, from 0")
-    return int(label)
+    number = operator.index(label)  # TypeError for a fraction
+    if not 0 <= number < net.num_classes:
+        raise ValueError(f"label is {number}; the network has {net.num_classes} classes, from 0")
+    return number

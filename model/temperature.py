@@ -18,6 +18,6 @@ def sample_temperature(given: float | None, net: PixelCNN) -> float:
 
 def _temperature(given: float | None, net: PixelCNN, entry: str) -> float:
     temperature = net.metadata.get(entry, 1.0) if given is None else given
-    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
         raise UserError(f"the checkpoint's {entry} is not a positive number; give --temperature")
     return float(temperature)

@@ -34,5 +34,5 @@ def test_a_port_that_is_taken():
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        with pytest.raises(UserError, match=rf"cannot listen on 127\.0\.0\.1:{port}; give another --port, or --host"):
+        with pytest.raises(UserError, match=rf"cannot listen on 127\.0\.0\.1:{port}; give another --port or --host"):
             app.main(["--port", str(port), "--device", "cpu"])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from utils.text import printable
 
 MAX_DEPTH = 4  # folders below the one that is searched: sweeps/NAME/trial_0000 are two
 MAX_FOLDERS = 5000  # that are looked into
+LARGEST = 1e300  # number that is drawn
+MAX_BYTES = 50_000_000  # of a file with settings or metrics
 GRID = re.compile(r"epoch_(\d{4,9})\.png")
 
 
@@ -76,6 +79,9 @@ def find_runs(folders: Sequence[str | Path]) -> dict[str, Path]:
 def read_folder(name: str, folder: Path) -> RunContent:
     """The content of a run's folder; what cannot be read is left out and said."""
     problems = []
+    for file in (folder / "config.yaml", folder / "metrics.jsonl"):
+        if os.path.lexists(file) and not (file.is_file() and file.stat().st_size <= MAX_BYTES):
+            return RunContent(name, problem=f"{name}: {file.name} is no file of a run")
     settings: Any = {}
     reports: Sequence[Mapping[str, Any]] = ()
     try:
@@ -115,12 +121,12 @@ def metric_names(runs: Sequence[RunContent]) -> list[str]:
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
 
 
 def metric_title(key: str, runs: Sequence[RunContent]) -> str:
     """What a figure of ``key`` is called, with the images that the runs are evaluated on."""
-    chosen = {run.settings.get("select_on", TrainSettings.select_on) for run in runs}
+    chosen = {str(run.settings.get("select_on", TrainSettings.select_on)) for run in runs}
     images = " or ".join(sorted(IMAGES[name] for name in chosen if name in IMAGES)) or "validation"
     return METRICS[key].of(images) if key in METRICS else key.replace("_", " ")
 
@@ -138,4 +144,6 @@ def settings_table(runs: Sequence[RunContent], differing: bool = False) -> list[
 
 
 def value_cell(value: Any) -> str:
+    if isinstance(value, dict | list):  # aliases of YAML make a few bytes a text without end
+        return printable(reprlib.repr(value))[:200]
     return "none" if value is None else printable(str(value))[:200]

@@ -23,7 +23,7 @@ from model.temperature import posterior_temperature
 from plots.attribution import attribution_picture
 from utils.errors import DataError, UserError
 from utils.text import printable
-from webapp.events import QUICK, WORK, photo_input, stopped_by, told, waits
+from webapp.events import QUICK, WORK, photo_input, photos_input, stopped_by, told, waits
 from webapp.files import forget, picture_file, result_folder
 from webapp.turns import Turns
 
@@ -158,7 +158,7 @@ def classify_tab(classifier: Classifier) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             photo = photo_input("One photo: drop, choose, paste, or use the camera", height=300, elem_id="photo")
-            several = gr.File(label="Or many photos", file_count="multiple", height=140, elem_id="photos")
+            several = photos_input("Or many photos", height=140, elem_id="photos")
             with gr.Row():
                 stop = gr.Button("Stop", size="sm", elem_id="classify_stop")
                 clear = gr.Button("Clear", size="sm")

@@ -3,13 +3,20 @@
 import functools
 import html
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import gradio as gr
+from gradio_client.utils import is_http_url_like
 
 from utils.errors import UserError
 from utils.memory import out_of_memory
 from utils.text import one_line
+from webapp.files import is_upload
+
+Input = TypeVar("Input", gr.Image, gr.File)
+
+NOT_UPLOADED = "this is no file that was uploaded here; drop it on the page"
 
 MAX_WAITING = 20  # requests in the queue; further ones are refused with a sentence
 AT_ONCE = 4  # people whose work of one kind takes turns; the others wait in the queue
@@ -46,7 +53,34 @@ def photo_input(label: str, **options: Any) -> gr.Image:
     photo = gr.Image(label=label, sources=["upload", "webcam", "clipboard"], type="filepath", buttons=[], **options)
     # Gradio's own would decode the file, without our limits
     photo.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
-    return photo
+    return uploads_alone(photo)
+
+
+def photos_input(label: str, **options: Any) -> gr.File:
+    """A place for several files. Events get their paths."""
+    return uploads_alone(gr.File(label=label, file_count="multiple", **options))
+
+
+def uploads_alone(component: Input) -> Input:
+    """Let ``component`` take nothing but files that were uploaded here: a request can name any path or address, and
+    Gradio checks only those in its own form, and fetches addresses."""
+    cached, preprocess = component.async_move_resource_to_block_cache, component.preprocess
+
+    async def from_here(path: str | Path | None) -> str | None:
+        if path is not None and is_http_url_like(str(path)):
+            raise sentence(NOT_UPLOADED)
+        return await cached(path)
+
+    def checked(payload: Any) -> Any:
+        files: Any = preprocess(payload)
+        several = files if isinstance(files, list) else [] if files is None else [files]
+        if not all(is_upload(file) for file in several):
+            raise sentence(NOT_UPLOADED)
+        return files
+
+    component.async_move_resource_to_block_cache = from_here  # type: ignore[method-assign,assignment]
+    component.preprocess = checked  # type: ignore[method-assign]
+    return component
 
 
 def waits(trigger: Callable[..., Any], status: gr.HTML) -> None:

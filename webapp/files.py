@@ -58,13 +58,21 @@ def keep_small(folder: Path, max_bytes: int, max_seconds: float) -> None:
         total -= size
 
 
+def is_upload(file: str | Path) -> bool:
+    """Whether a path is that of a regular file in the folder of `temporary_files`, through no link."""
+    folder = os.environ.get("GRADIO_TEMP_DIR")
+    path = os.path.abspath(file)
+    return bool(folder) and os.path.realpath(path) == path and os.path.isfile(path) and path.startswith(f"{folder}/")
+
+
 def forget(uploads: Iterable[str | Path]) -> None:
-    """Remove files that were uploaded, soon."""
+    """Remove files that were uploaded, soon, unless they are uploaded again: equal files share a name."""
 
     def remove() -> None:
         for file in files:
             with suppress(OSError):
-                file.unlink()
+                if time.time() - file.stat().st_ctime >= UPLOAD_SECONDS:
+                    file.unlink()
 
     files = [Path(file) for file in uploads]
     timer = threading.Timer(UPLOAD_SECONDS, remove)

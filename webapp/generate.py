@@ -16,7 +16,7 @@ from model.temperature import sample_temperature
 from plots.images import grid_picture, to_pil, write_zip
 from utils.errors import UserError
 from utils.text import file_stems, printable
-from utils.values import Seed, Temperature, validated
+from utils.values import PositiveInt, Seed, Temperature, validated
 from webapp.events import WORK, stopped_by, told, waits
 from webapp.files import picture_file, result_folder
 from webapp.turns import Turns
@@ -60,7 +60,7 @@ class Generator:
         """Raise UserError unless these images may be drawn."""
         if not classes:
             raise UserError("no class is chosen; choose one or more")
-        if any(label not in range(self.net.num_classes) for label in classes):
+        if any(type(label) is not int or label not in range(self.net.num_classes) for label in classes):
             raise UserError("the network has no such class; choose one of the list")
         if not 1 <= per_class <= MAX_PER_CLASS:
             raise UserError(f"{per_class} images of each class: draw 1 to {MAX_PER_CLASS}")
@@ -83,7 +83,10 @@ class Generator:
         With ``original``, uint8 [C, H, W], its top ``kept_rows`` rows are completed; the grid then shows it first, and
         the rows kept. Raises UserError for what cannot be drawn.
         """
-        per_class, kept_rows = int(per_class), int(kept_rows)
+        for name, value in (("number of images", per_class), ("temperature", temperature), ("seed", seed)):
+            if value is None:
+                raise UserError(f"the {name} is empty; give a number")
+        per_class = validated(PositiveInt, per_class, "images of each class")
         temperature = validated(Temperature, temperature, "temperature")
         seed = validated(Seed, seed, "seed")
         classes = sorted(set(classes))

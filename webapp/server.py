@@ -86,7 +86,7 @@ def serving(page: gr.Blocks, host: str, port: int) -> Iterator[str]:
             app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None, "openapi_url": None},
         )
     except OSError:
-        raise UserError(f"cannot listen on {host}:{port}; give another --port, or --host") from None
+        raise UserError(f"cannot listen on {host}:{port}; give another --port or --host") from None
     try:
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -31,7 +32,8 @@ class Turns:
         finally:
             close = getattr(steps, "close", None)
             if close is not None:
-                self.pool.submit(close)  # without waiting: the server closes what is cancelled in its own thread
+                with suppress(RuntimeError):  # of a pool that has ended
+                    self.pool.submit(close)  # without waiting: the server closes what is cancelled in its own thread
 
     def stop(self) -> None:
         """Let no further step begin."""

@@ -174,6 +174,34 @@ def test_unknown_classes_are_refused(saved, labels, message):
         PixelCNN.from_pretrained(saved).sample(labels)
 
 
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf")])
+def test_a_wrong_temperature_is_refused(saved, temperature):
+    with pytest.raises(ValueError, match=r"temperature is .*; it must be above 0"):
+        PixelCNN.from_pretrained(saved).sample([0], temperature=temperature)
+
+
+def test_a_fraction_is_no_class(saved):
+    with pytest.raises(TypeError):
+        PixelCNN.from_pretrained(saved).sample([0.7])
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "runs/" + "x" * 5000 + ".pt"])
+def test_a_name_too_long_for_a_file_is_no_checkpoint(name):
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        PixelCNN.from_pretrained(name)
+
+
+def test_class_names_are_text_in_the_card(make_net, tmp_path):
+    """Whoever made the checkpoint chose them, and its reader copies the example."""
+    names = ('a"]); import os #', "<b>bee", "\ud800")
+    save_checkpoint(tmp_path / "net.pt", make_net(num_classes=3), **ABOUT | {"class_names": names})
+    export(tmp_path / "net.pt", tmp_path / "out")
+    assert load_checkpoint(tmp_path / "out").class_names == names
+    card = (tmp_path / "out/README.md").read_text()
+    assert "- Classes: a&quot;]); import os #, &lt;b&gt;bee, \\ud800\n" in card
+    assert "net.sample(['a\"]); import os #'], seed=0)" in card
+
+
 def test_a_network_without_a_checkpoint_classifies_and_samples(make_net):
     net = make_net(num_classes=3, image_channels=3)
     assert net.classify(images(2)).sum(1).tolist() == pytest.approx([1, 1])

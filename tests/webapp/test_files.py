@@ -49,3 +49,29 @@ def test_the_folder_is_gone_at_the_end(monkeypatch):
         assert os.path.dirname(picture) == str(folder)
         assert files.picture_file(Image.new("L", (2, 2))) != picture
     assert not folder.exists() and os.environ["GRADIO_TEMP_DIR"] == "before"
+
+
+def test_an_upload_that_comes_again_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "UPLOAD_SECONDS", 1.0)
+    upload = tmp_path / "photo.png"
+    upload.write_bytes(b"x")
+    files.forget([upload])
+    time.sleep(0.6)
+    (tmp_path / "again").write_bytes(b"x")
+    os.replace(tmp_path / "again", upload)  # as Gradio writes it, under the name of its content
+    time.sleep(0.7)
+    assert upload.exists()
+
+
+def test_only_files_of_the_application_are_uploads(tmp_path_factory):
+    outside = tmp_path_factory.mktemp("other") / "outside.png"
+    outside.touch()
+    assert not files.is_upload(outside)
+    with files.temporary_files() as folder:
+        (folder / "deep").mkdir()
+        upload, link = folder / "deep" / "photo.png", folder / "link.png"
+        upload.touch()
+        link.symlink_to(outside)
+        assert files.is_upload(upload) and files.is_upload(str(upload))
+        for other in (outside, link, folder, folder / "gone.png", f"{folder}/../{outside.name}", "photo.png", ""):
+            assert not files.is_upload(other), other

@@ -75,3 +75,22 @@ def test_short_names():
     assert short_names(["runs/a"]) == {"runs/a": "a"}
     assert short_names(["/x/runs/a", "sweeps/a/t"]) == {"/x/runs/a": "/x/runs/a", "sweeps/a/t": "sweeps/a/t"}
     assert short_names([]) == {}
+
+
+def test_odd_content_of_a_run_is_shown_or_said(tmp_path):
+    """A pipe would be waited for, aliases of YAML expand to gigabytes, and a number may be too large for a float."""
+    for name in ("config.yaml", "metrics.jsonl"):
+        folder = write_run(tmp_path / f"pipe {name}", 1, 0.1)
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        assert read_folder("run", folder).problem == f"run: {name} is no file of a run"
+    folder = write_run(tmp_path / "odd", 2, 0.1)
+    aliases = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    aliases += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+    (folder / "config.yaml").write_text(f"select_on: [a]\n{aliases}")
+    (folder / "metrics.jsonl").write_text('{"epoch": 1, "val_bpd": 1' + "0" * 400 + ', "accuracy": 0.5}\n')
+    run = read_folder("odd", folder)
+    assert not run.problem and metric_names([run]) == ["accuracy"]
+    assert all(len(cell) < 500 for row in settings_table([run]) for cell in row)
+    assert "validation" in metric_title("val_bpd", [run])
+    assert json.loads(curve([run], "accuracy").plot)["data"]["values"] and curve([run], "val_bpd")

@@ -5,11 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.webapp.application import ROOT, start_app
 from webapp.server import is_loopback
@@ -93,6 +95,35 @@ def test_a_file_of_the_server_is_no_upload(app_server):
     assert not last["success"] and "examples" not in json.dumps(last)
 
 
+@pytest.mark.parametrize("target", ["photo", "photos", "start"])
+def test_no_request_reads_or_removes_a_file_of_the_server(app_server, tmp_path, target):
+    """In whatever form it names the file, and no address of another server is fetched."""
+    event = "upload" if target == "photos" else "input"
+    named = [tmp_path / f"{i}.png" for i in range(2)]
+    for path in named:
+        Image.new("RGB", (8, 8)).save(path)
+    forms = [{"path": str(named[0])}, {"path": str(named[1]), "meta": {"_type": "gradio.FileData"}}]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.2)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/x.png"
+        forms += [{"path": address, "meta": {"_type": "gradio.FileData"}}, {"path": address}]
+        forms += [{"path": "http://example.com/x.png", "meta": {"_type": "gradio.FileData"}}]
+        for number, form in enumerate(forms):
+            session = f"{target}{number}"
+            value = [form] if target == "photos" else form
+            data = [value, None] if target == "start" else [value]
+            assert join(app_server, function_of(app_server, target, event), data[:1], session)[0] == 200
+            last = answers(app_server, session)[-1]
+            assert not last["success"], last
+            assert "readable" not in json.dumps(last) and "resolve" not in json.dumps(last)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    time.sleep(0.5)
+    assert all(path.exists() for path in named)
+
+
 def test_uploads_stay_in_the_folder_of_the_application(app_server, app_files):
     status, body = upload(app_server, "../../../escaped.png", b"x")
     assert status == 200
@@ -148,7 +179,7 @@ def test_a_signal_ends_it_and_removes_its_files(tmp_path):
         [sys.executable, ROOT / "app.py", "--port", port], capture_output=True, text=True, cwd=ROOT, timeout=120
     )
     assert second.returncode == 2
-    assert second.stderr.strip() == f"error: cannot listen on 127.0.0.1:{port}; give another --port, or --host"
+    assert second.stderr.strip() == f"error: cannot listen on 127.0.0.1:{port}; give another --port or --host"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert not folder.exists()

@@ -61,3 +61,10 @@ def test_an_error_reaches_the_one_who_asked(turns):
     with pytest.raises(ValueError, match="broken"):
         next(work)
     assert turns.run(sum, [1, 2]) == 3
+
+
+def test_a_work_that_is_closed_after_the_end_says_nothing(turns):
+    steps = turns.each(iter(range(3)))
+    assert next(steps) == 0
+    turns.stop()
+    steps.close()
