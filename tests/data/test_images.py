@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -92,7 +93,13 @@ def test_cmyk():
 
 def test_ycbcr():
     image = row((255, 128, 128), (76, 85, 255), (0, 128, 128), mode="YCbCr")  # 76, 85, 255 is red in JFIF
-    assert pixels(saved(image, "TIFF"), 3) == [(255, 255, 255), (254, 0, 0), (0, 0, 0)]
+    expected = [(255, 255, 255), (254, 0, 0), (0, 0, 0)]
+    assert pixels(saved(image, "TIFF", compression="tiff_lzw"), 3) == expected
+    if int(PIL.__version__.split(".")[0]) < 13:  # which Gradio 6 needs: it does not read such a file, and says so
+        with pytest.raises(DataError, match="not a readable image"):
+            pixels(saved(image, "TIFF"), 3)
+    else:
+        assert pixels(saved(image, "TIFF"), 3) == expected
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -51,12 +51,16 @@ def test_the_top_rows_of_a_photo_are_kept(generator):
     [
         (([], 1, 1.0, 0), "no class is chosen"),
         (([3], 1, 1.0, 0), "no such class"),
-        (([0], 0, 1.0, 0), "draw 1 to"),
+        (([0], 0, 1.0, 0), "images of each class 0: should be greater"),
+        (([0], "x", 1.0, 0), "images of each class x: "),
+        (([True], 1, 1.0, 0), "no such class"),
+        (([None], 1, 1.0, 0), "no such class"),
+        (([0], None, 1.0, 0), "the number of images is empty"),
         (([0], 10**9, 1.0, 0), "draw 1 to"),
         (([0], 1, 0.0, 0), "temperature 0.0: should be greater"),
         (([0], 1, float("nan"), 0), "temperature nan"),
         (([0], 1, 1.0, -1), "seed -1: should be greater"),
-        (([0], 1, 1.0, None), "seed has no value"),
+        (([0], 1, 1.0, None), "the seed is empty; give a number"),
     ],
 )
 def test_values_that_no_page_would_send(generator, values, message):
