@@ -28,8 +28,8 @@ class AppSettings:
     """Settings of app.py.
 
     Args:
-        checkpoint: a .pt file of pcnn_train.py that classifies; by default the pretrained checkpoint (burger, panda,
-            koala, pizza).
+        checkpoint: a .pt file of pcnn_train.py, or an exported folder, that classifies; by default the pretrained
+            checkpoint for labels (burger, panda, koala, pizza).
         samples_checkpoint: the one that generates and completes; by default that of --checkpoint, or without it the
             pretrained checkpoint for samples.
         runs_dirs: folders whose runs are shown.

@@ -51,7 +51,8 @@ class ClassifySettings:
     """Settings of classify.py.
 
     Args:
-        checkpoint: a .pt file of pcnn_train.py; by default the pretrained checkpoint (burger, panda, koala, pizza).
+        checkpoint: a .pt file of pcnn_train.py, or an exported folder; by default the pretrained checkpoint for labels
+            (burger, panda, koala, pizza).
         paths: files and folders of images.
         out: the CSV file to write; - is standard output.
         csv_bom: begin the CSV with a byte-order mark, without which Excel garbles names that are not ASCII.

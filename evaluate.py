@@ -48,8 +48,8 @@ class EvaluateSettings:
     """Settings of evaluate.py.
 
     Args:
-        checkpoints: .pt files of pcnn_train.py and evaluation.baseline; by default the pretrained checkpoint, or with
-            --images none.
+        checkpoints: .pt files of pcnn_train.py and evaluation.baseline, and exported folders; by default the
+            pretrained checkpoint for labels, or with --images none.
         out: the folder of the report: new, empty, or that of an earlier report, which is replaced.
         sections: some of classification, likelihood, samples, robustness, unseen; by default all.
         dataset: the data set; by default that of the first checkpoint.

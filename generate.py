@@ -50,8 +50,8 @@ class GenerateSettings:
     """Settings of generate.py.
 
     Args:
-        checkpoint: a .pt file of pcnn_train.py; by default the pretrained checkpoint for samples (burger, panda, koala,
-            pizza).
+        checkpoint: a .pt file of pcnn_train.py, or an exported folder; by default the pretrained checkpoint for samples
+            (burger, panda, koala, pizza).
         out: the folder to write to, new or empty.
         per_class: images of each class, 1 to a million.
         classes: names of the classes to sample, as in --classes pizza koala; all by default.

@@ -54,8 +54,8 @@ class TrainSettings:
         sample_dir: folder of the sample grids; samples/ in the run's folder by default.
         resume: resume an interrupted run: its folder, or auto: the newest run of this configuration below
             --save_dir (or in --run_dir), and a new one where there is none. Other flags may be left out.
-        load_params: start from the weights of this checkpoint, or of a starter-code state dict. Classes are matched by
-            name; the others begin anew.
+        load_params: start from the weights of this checkpoint (or exported folder), or of a starter-code state dict.
+            Classes are matched by name; the others begin anew.
         tag: a word in the name of the run's folder.
         nr_resnet: residual blocks per resolution (R), at least 1.
         nr_filters: channels of the feature maps (F), at least 1.
