@@ -29,13 +29,18 @@ def write_png(image: Tensor, path: str | Path) -> None:
         to_pil(image).save(partial, format="PNG")
 
 
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as the content of a PNG file."""
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    return content.getvalue()
+
+
 def write_zip(pictures: Iterable[tuple[str, Image.Image]], path: str | Path) -> None:
     """Write named pictures as PNG files into a ZIP file. Raises UserError."""
     with atomic_write(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, picture in pictures:
-            content = io.BytesIO()
-            picture.save(content, format="PNG")
-            archive.writestr(name, content.getvalue())
+            archive.writestr(name, png_bytes(picture))
 
 
 def labelled_grid(

@@ -24,7 +24,7 @@ from utils.errors import UserError, summary
 from utils.memory import out_of_memory
 from utils.precision import autocast
 
-COMPILED_FROM = 5000  # steps of a run, from which compiling saves more time than it takes
+COMPILED_FROM = 5000  # steps of a run, from which its one to several minutes of compiling are expected to pay
 
 
 class StepSums(NamedTuple):

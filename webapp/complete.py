@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import gradio as gr
 from torch import Tensor
 
 from evaluation.images import images_of_uploads
-from plots.images import to_pil
+from plots.images import png_bytes, to_pil
 from utils.errors import UserError
 from utils.values import PositiveInt, validated
 from webapp.events import WORK, photo_input, stopped_by, told, waits
@@ -53,9 +52,7 @@ element.addEventListener('change', (event) => { props.value = Number(event.targe
 
 def data_uri(image: Tensor) -> str:
     """uint8 [C, H, W] as the address of a PNG, with nothing left on the disk."""
-    content = io.BytesIO()
-    to_pil(image).save(content, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(to_pil(image))).decode()}"
 
 
 def read_photo(file: str, generator: Generator) -> Tensor:

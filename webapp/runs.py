@@ -131,6 +131,20 @@ def gallery(shown: gr.Gallery, said: gr.HTML, pictures: Sequence[Any], otherwise
     return {shown: gr.update(value=list(pictures), visible=bool(pictures)), said: "" if pictures else otherwise}
 
 
+def figure_gallery(name: str, columns: int) -> gr.Gallery:
+    """A place for figures of several runs, hidden while there are none."""
+    return gr.Gallery(
+        show_label=False,
+        format="png",
+        columns=columns,
+        height=560,
+        object_fit="contain",
+        buttons=["download", "fullscreen"],
+        visible=False,
+        elem_id=name,
+    )
+
+
 def runs_tab(runs: Runs, tab: gr.Tab, others: Sequence[gr.Tab]) -> None:
     """Build the tab inside a `gr.Blocks`, in ``tab``; it is refreshed until one of ``others`` is selected."""
     with gr.Row():
@@ -158,28 +172,10 @@ def runs_tab(runs: Runs, tab: gr.Tab, others: Sequence[gr.Tab]) -> None:
         with gr.Tab("Samples"):
             epoch = gr.Slider(1, 2, value=2, step=1, label="Epoch", visible=False, elem_id="epoch")
             no_grids = gr.HTML("")
-            grids = gr.Gallery(
-                show_label=False,
-                format="png",
-                columns=2,
-                height=560,
-                object_fit="contain",
-                buttons=["download", "fullscreen"],
-                visible=False,
-                elem_id="grids",
-            )
+            grids = figure_gallery("grids", 2)
         with gr.Tab("Confusion matrix"):
             no_matrices = gr.HTML("")
-            matrices = gr.Gallery(
-                show_label=False,
-                format="png",
-                columns=3,
-                height=560,
-                object_fit="contain",
-                buttons=["download", "fullscreen"],
-                visible=False,
-                elem_id="matrices",
-            )
+            matrices = figure_gallery("matrices", 3)
         with gr.Tab("Settings"):
             differing = gr.Checkbox(False, label="Only the settings that differ", elem_id="differing")
             settings = gr.Dataframe(interactive=False, wrap=True, elem_id="settings")
