@@ -22,37 +22,34 @@ def candidate_classes(labels: Tensor, num_classes: int, negatives: int) -> Tenso
 
 
 def likelihood_images(settings: TrainSettings, batch: int) -> int:
-    """How many images of a batch, its first ones, count in bits/dim: all but --discriminative_share, at least one.
-
-    The others count in the cross-entropy; where there are none, all images count in both.
-    """
+    """How many images of a batch, its first ones, count in bits/dim: all but --discriminative_share, at least one."""
     if not settings.discriminative_weight:
         return batch
     return max(1, batch - round(settings.discriminative_share * batch))
 
 
 def hybrid_loss(
-    log_p_true: Tensor,
     log_p: Tensor,
     image_shape: tuple[int, ...],
     weight: float,
     temperature: float,
     label_smoothing: float = 0.0,
+    images: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """bits/dim under the true class + ``weight`` x cross-entropy of softmax(log p / temperature), both means.
+    """bits/dim under the true class + ``weight`` x cross-entropy of softmax(log p / temperature), both means over B.
 
     Args:
-        log_p_true: log p(image | true class) in nats of the images that count in bits/dim, [N].
-        log_p: log p(image | class) in nats of those that count in the cross-entropy, [B, 1 + k], the true class first.
+        log_p: log p(image | class) in nats, [B, 1 + k], the true class first.
         image_shape: (C, H, W).
         weight: of the cross-entropy, in bits/dim per nat.
         temperature: nats; a likelihood of thousands of pixels is a far too confident classifier at 1.
         label_smoothing: the share of the target that is spread over all 1 + k classes (Szegedy et al. 2016).
+        images: bits/dim is the mean over that many images, the first ones; over all by default.
 
     Returns:
         The loss, its bits/dim, and the cross-entropy in nats without label smoothing: three scalars.
     """
-    bpd = bits_per_dim(-log_p_true.mean(), image_shape)
+    bpd = bits_per_dim(-log_p[:images, 0].mean(), image_shape)
     truth = torch.zeros(len(log_p), dtype=torch.int64, device=log_p.device)
     cross_entropy = F.cross_entropy(log_p / temperature, truth)
     target = cross_entropy

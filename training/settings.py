@@ -82,9 +82,9 @@ class TrainSettings:
             default. No effect where that weight is 0.
         label_smoothing: share of the cross-entropy's target that is spread over all classes it compares, 0 to below 1.
             No effect where that weight is 0; metrics give the cross-entropy without it.
-        discriminative_share: share of the images of each batch that count in the cross-entropy alone, as the others do
-            in bits/dim; with flip+shift only the share is moved. By default all images count in both terms, and are
-            moved. No effect where that weight is 0.
+        discriminative_share: share of the images of each batch that count in the cross-entropy alone; with flip+shift
+            only these are moved. By default all images count in both terms, and are moved. No effect where that weight
+            is 0.
         grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit. The size
             of Muon's steps hardly depends on it.
         ema: decay of the moving average of the weights that is evaluated, sampled from and exported; 0 is none.

@@ -163,20 +163,15 @@ class TrainingStep:
             if not settings.discriminative_weight:
                 bpd = bits_per_dim(-self.log_likelihood(images, labels).mean(), shape)
                 return bpd, torch.stack((bpd.detach(), torch.zeros_like(bpd)))
-            alone = likelihood_images(settings, len(images)) % len(images)  # 0 where all images count in both terms
-            classes = candidate_classes(labels[alone:], self.net.num_classes, self.negatives)
-            compared = images[alone:].repeat_interleave(classes.shape[1], dim=0)
-            log_p = self.log_likelihood(
-                torch.cat((images[:alone], compared)), torch.cat((labels[:alone], classes.flatten()))
-            )
-        by_class = log_p[alone:].view_as(classes)
+            classes = candidate_classes(labels, self.net.num_classes, self.negatives)
+            log_p = self.log_likelihood(images.repeat_interleave(classes.shape[1], dim=0), classes.flatten())
         loss, *parts = hybrid_loss(
-            log_p[:alone] if alone else by_class[:, 0],
-            by_class,
+            log_p.view_as(classes),
             shape,
             settings.discriminative_weight,
             settings.posterior_temperature,
             settings.label_smoothing,
+            likelihood_images(settings, len(images)),
         )
         return loss, torch.stack(parts).detach()
 

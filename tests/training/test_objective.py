@@ -41,7 +41,7 @@ def test_label_smoothing_moves_a_share_of_the_target_to_all_classes():
     log_p = torch.tensor([[-10.0, -12.0, -11.0], [-7.0, -3.0, -9.0]])
     posterior = torch.log_softmax(log_p.double() / 2, dim=1)
     target = torch.tensor([0.7 + 0.3 / 3, 0.1, 0.1], dtype=torch.float64)
-    loss, bpd, plain = hybrid_loss(log_p[:, 0], log_p, (1, 8, 8), 0.7, 2.0, label_smoothing=0.3)
+    loss, bpd, plain = hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0, label_smoothing=0.3)
     smoothed = -(target * posterior).sum(dim=1).mean().item()
     assert loss.item() == pytest.approx(bpd.item() + 0.7 * smoothed, rel=1e-6)
     assert plain.item() == pytest.approx(-posterior[:, 0].mean().item(), rel=1e-6)
@@ -56,27 +56,26 @@ def test_label_smoothing_reaches_the_loss():
     assert losses[0] == pytest.approx(0, abs=1e-6) and abs(losses[1]) > 1e-3
 
 
-def test_the_terms_may_be_of_different_images():
+def test_a_share_of_each_batch_counts_in_the_cross_entropy_alone():
     log_p = torch.tensor([[-10.0, -12.0], [-7.0, -3.0], [-9.0, -8.0]])
-    loss, bpd, cross_entropy = hybrid_loss(torch.tensor([-10.0, -7.0]), log_p, (1, 8, 8), 0.7, 2.0)
+    both, bpd, cross_entropy = hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0, images=2)
     assert bpd.item() == pytest.approx(8.5 / 64 / math.log(2), rel=1e-6)
-    assert torch.equal(cross_entropy, hybrid_loss(log_p[:, 0], log_p, (1, 8, 8), 0.7, 2.0)[2])
-    assert loss.item() == pytest.approx((bpd + 0.7 * cross_entropy).item(), rel=1e-6)
+    assert torch.equal(cross_entropy, hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0)[2])
+    assert both.item() == pytest.approx((bpd + 0.7 * cross_entropy).item(), rel=1e-6)
 
 
-def test_with_a_share_each_image_counts_in_one_term():
-    """bits/dim are those of the first images, the cross-entropy that of the others."""
+def test_the_share_reaches_the_loss():
+    """bits/dim are those of the first images, the cross-entropy that of all."""
     (batch,) = batches(1)
     images, labels = batch
     rest = len(images) - round(len(images) / 2)
-    share, *parts = (
-        make_step(discriminative_weight=0.5, dropout=0.0, discriminative_share=share).loss(images[part], labels[part])
-        for share, part in ((0.5, slice(None)), (0.0, slice(rest)), (0.0, slice(rest, None)))
+    parts, first, whole = (
+        make_step(discriminative_weight=0.5, dropout=0.0, discriminative_share=share).loss(images[:n], labels[:n])[1]
+        for share, n in ((0.5, len(images)), (0.0, rest), (0.0, len(images)))
     )
+    assert parts[0].item() == pytest.approx(first[0].item(), rel=1e-5)
+    assert parts[1].item() == pytest.approx(whole[1].item(), rel=1e-5)
     assert 0 < rest < len(images)
-    assert share[1][0].item() == pytest.approx(parts[0][1][0].item(), rel=1e-5)
-    assert share[1][1].item() == pytest.approx(parts[1][1][1].item(), rel=1e-5)
-    assert share[0].item() == pytest.approx((share[1][0] + 0.5 * share[1][1]).item(), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ def test_loss_and_gradients_are_the_definition_s(channels):
     log_p = mixture_log_prob(
         x.repeat_interleave(3, dim=0), net(x.repeat_interleave(3, dim=0), classes.flatten())
     ).view_as(classes)
-    loss, bpd, cross_entropy = hybrid_loss(log_p[:, 0], log_p, (channels, 8, 8), 0.7, 5.0)
+    loss, bpd, cross_entropy = hybrid_loss(log_p, (channels, 8, 8), 0.7, 5.0)
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
     assert loss.item() == pytest.approx(bpd.item() + 0.7 * cross_entropy.item(), rel=1e-12)
@@ -176,7 +175,7 @@ def test_all_negatives_are_all_classes():
     classes = candidate_classes(labels, 4, 3)
     assert (classes.sort(dim=1).values == torch.arange(4)).all()
     scores = torch.randn(3, 4, dtype=torch.float64) * 30
-    cross_entropy = hybrid_loss(scores[:, 0], scores.gather(1, classes), (1, 8, 8), 1.0, 20.0)[2]
+    cross_entropy = hybrid_loss(scores.gather(1, classes), (1, 8, 8), 1.0, 20.0)[2]
     assert cross_entropy.item() == pytest.approx(torch.nn.functional.cross_entropy(scores / 20, labels).item())
 
 
