@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from data import DATASETS, ImageSet
 from data.folder import refuse_one_class
+from data.splits import hold_out
 from evaluation.baseline_network import BaselineScorer, build_baseline, save_baseline
 from evaluation.baseline_training import BaselineSettings, train_baseline
 from evaluation.images import files_of_split
@@ -84,9 +85,13 @@ def load_images(settings: BaselineSettings) -> tuple[ImageSet, ImageSet]:
     if settings.dataset == "folder" and train.num_classes == 1:
         assert settings.data_dir is not None  # else nothing was loaded
         refuse_one_class(Path(settings.data_dir))
+    say_left_out(train, validation)
+    if settings.hold_out:
+        train, held = hold_out(train)
+        if not len(held):
+            raise UserError("--hold_out: no class has two training images; add some, or leave it out")
     if len(train) < 2:
         raise UserError("one training image is too few for batch normalization; add others")
-    say_left_out(train, validation)
     return train, validation
 
 

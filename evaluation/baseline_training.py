@@ -43,6 +43,8 @@ class BaselineSettings:
         image_size: side in pixels, a multiple of 4 from 4 to 512; the data set's own by default.
         skip_bad_images: train and validate without the images that cannot be read; by default they are named and the
             program ends.
+        hold_out: train without the tenth of the training images that pcnn_train.py --select_on holdout holds out, as a
+            teacher of such a run should.
         blocks: residual blocks of each stage, as in --blocks 2 3, which is the default: 1 to 4 stages; the first has 64
             channels at the images' resolution, each further one twice as many at half the resolution.
         epochs: passes over the training images, at least 1.
@@ -63,6 +65,7 @@ class BaselineSettings:
     data_dir: PathName | None = None
     image_size: Side | None = None
     skip_bad_images: bool = False
+    hold_out: bool = False
     blocks: Blocks = field(default_factory=lambda: [2, 3])
     epochs: PositiveInt = 40
     batch_size: BatchSize = 64

@@ -1,6 +1,6 @@
 """Which images the epoch of a run is chosen on: the validation images, or training images that are held out."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from model import PixelCNN
 
@@ -15,6 +15,15 @@ def chosen_on(net: PixelCNN) -> SelectOn:
 
     An older checkpoint, and one that another program made, does not say: it means validation.
     """
+    return "holdout" if _settings(net).get("select_on") == "holdout" else "validation"
+
+
+def holds_out(net: Any) -> bool:
+    """Whether a network of `load_checkpoint` or `load_baseline` was trained without the images to hold out."""
+    settings = _settings(net)
+    return settings.get("select_on") == "holdout" or settings.get("hold_out") is True
+
+
+def _settings(net: Any) -> dict[str, Any]:
     settings = net.metadata.get("settings")
-    held_out = isinstance(settings, dict) and settings.get("select_on") == "holdout"
-    return "holdout" if held_out else "validation"
+    return settings if isinstance(settings, dict) else {}

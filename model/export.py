@@ -24,10 +24,10 @@ from utils.values import PathName
 
 # what is exported; a checkpoint of a training run also holds the state of the optimizer
 KEPT: tuple[str, ...] = ("format", "model", "image_size", "class_names", "dataset", "settings", "epoch", "step")
-KEPT += ("temperature", "sample_temperature", "temperature_from", "typicality", "validation")
+KEPT += ("teacher", "temperature", "sample_temperature", "temperature_from", "typicality", "validation")
 # settings that name something on one machine
 MACHINE: tuple[str, ...] = ("data_dir", "save_dir", "run_dir", "sample_dir", "resume", "load_params", "device")
-MACHINE += ("fid_weights", "en_wandb")
+MACHINE += ("teacher", "fid_weights", "en_wandb")
 
 
 @dataclass
@@ -109,7 +109,7 @@ samples images of a class.
 - Network: {kind} (residual blocks per resolution, filters, mixture components), fusion {settings["fusion"]},
   {parameters:,} parameters
 - Temperature of the posterior: {temperature:.3g}
-{scores}
+{distilled(net)}{scores}
 It knows these classes alone: an image of anything else gets one of them. Images are resized to {height}x{width}, so
 small details are not seen.
 
@@ -123,6 +123,17 @@ net.classify(images)  # uint8 [N, {net.image_channels}, {height}, {width}] -> p(
 net.sample([{printable(net.class_names[0])!r}], seed=0)  # -> uint8 [1, {net.image_channels}, {height}, {width}]
 ```
 """
+
+
+def distilled(net: PixelCNN) -> str:
+    """The line of a model card about the teacher of a checkpoint; empty where it had none."""
+    teacher = net.metadata.get("teacher")
+    if not isinstance(teacher, dict):
+        return ""
+    numbers = {name: value for name, value in teacher.items() if isinstance(value, int | float)}
+    parameters = f" of {numbers['parameters']:,} parameters" if "parameters" in numbers else ""
+    accuracy = f", whose accuracy is {numbers['accuracy']:.4f}" if "accuracy" in numbers else ""
+    return f"- Distilled from a discriminative baseline{parameters}{accuracy}\n"
 
 
 TITLES = {

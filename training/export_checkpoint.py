@@ -97,6 +97,7 @@ def export(settings: ExportSettings) -> int:
         settings={k: v for k, v in trained_with.items() if k not in tagged("machine")},
         epoch=net.metadata.get("epoch"),
         step=net.metadata.get("step"),
+        **{name: value for name, value in net.metadata.items() if name == "teacher"},
         temperature=temperature,
         sample_temperature=sample_temperature(settings.sample_temperature, net),
         temperature_from=settings.split if held is None else "holdout",

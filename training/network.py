@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.protocol import chosen_on
+from evaluation.protocol import holds_out
 from model import PixelCNN, copy_weights, load_any_checkpoint, match_classes
 from training.settings import TrainSettings
 from utils.console import notify
@@ -73,7 +73,7 @@ def saw_held_out(loaded: PixelCNN, settings: TrainSettings) -> bool:
     """Whether the held-out images of a run, if it has any, were among the training images of its first weights."""
     if settings.select_on == "validation" or not loaded.metadata:  # starter weights do not say
         return False
-    return loaded.dataset == settings.dataset and chosen_on(loaded) == "validation"
+    return loaded.dataset == settings.dataset and not holds_out(loaded)
 
 
 def describe_matches(path: str, class_names: Sequence[str], known: Sequence[str], matches: dict[int, int]) -> str:

@@ -35,6 +35,7 @@ def hybrid_loss(
     temperature: float,
     label_smoothing: float = 0.0,
     images: int | None = None,
+    target: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """bits/dim under the true class + ``weight`` x cross-entropy of softmax(log p / temperature), both means over B.
 
@@ -45,14 +46,16 @@ def hybrid_loss(
         temperature: nats; a likelihood of thousands of pixels is a far too confident classifier at 1.
         label_smoothing: the share of the target that is spread over all 1 + k classes (Szegedy et al. 2016).
         images: bits/dim is the mean over that many images, the first ones; over all by default.
+        target: the probabilities that the cross-entropy is against, [B, 1 + k]; by default 1 for the true class.
 
     Returns:
-        The loss, its bits/dim, and the cross-entropy in nats without label smoothing: three scalars.
+        The loss, its bits/dim, and the cross-entropy in nats against the true class, without label smoothing: three
+        scalars.
     """
     bpd = bits_per_dim(-log_p[:images, 0].mean(), image_shape)
     truth = torch.zeros(len(log_p), dtype=torch.int64, device=log_p.device)
-    cross_entropy = F.cross_entropy(log_p / temperature, truth)
-    target = cross_entropy
-    if label_smoothing:
-        target = F.cross_entropy(log_p / temperature, truth, label_smoothing=label_smoothing)
-    return bpd + weight * target, bpd, cross_entropy
+    cross_entropy = minimised = F.cross_entropy(log_p / temperature, truth)
+    if label_smoothing or target is not None:
+        wanted = truth if target is None else target
+        minimised = F.cross_entropy(log_p / temperature, wanted, label_smoothing=label_smoothing)
+    return bpd + weight * minimised, bpd, cross_entropy

@@ -85,6 +85,8 @@ class TrainSettings:
         discriminative_share: share of the images of each batch that count in the cross-entropy alone; with flip+shift
             only these are moved. By default all images count in both terms, and are moved. No effect where that weight
             is 0.
+        teacher: distill from this file of python -m evaluation.baseline: the cross-entropy is against its posterior
+            instead of the labels. No effect where that weight is 0; metrics give the cross-entropy against the labels.
         grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit. The size
             of Muon's steps hardly depends on it.
         ema: decay of the moving average of the weights that is evaluated, sampled from and exported; 0 is none.
@@ -156,6 +158,7 @@ class TrainSettings:
     negatives: PositiveInt | None = None
     label_smoothing: Fraction = 0.0
     discriminative_share: Fraction = 0.0
+    teacher: PathName | None = field(default=None, metadata=MACHINE)
     grad_clip: NonNegativeFloat = 0.0
     ema: Fraction = 0.9995
     augment: Literal["none", "flip", "flip+shift"] = "none"

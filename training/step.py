@@ -17,6 +17,7 @@ from training.objective import candidate_classes, hybrid_loss, likelihood_images
 from training.optimization import MovingAverage, make_optimizer, restore_optimizer
 from training.saved_values import number, whole_number
 from training.settings import TrainSettings
+from training.teacher import Teacher
 from utils.console import notify
 from utils.cuda_graph import GraphedFunction
 from utils.distributed import all_mean, is_loss, rank, world_size
@@ -54,13 +55,22 @@ class TrainingStep:
         settings: of the run.
         precision: fp32, bf16 or fp16, of the network.
         total_steps: of the run, which its schedule needs.
+        teacher: whose posterior the cross-entropy is against, if any.
 
     Attributes:
         sums: `StepSums` of the steps since it was last zeroed, as float [5] on the device. Changed in place.
     """
 
-    def __init__(self, net: PixelCNN, settings: TrainSettings, precision: str, total_steps: int):
+    def __init__(
+        self,
+        net: PixelCNN,
+        settings: TrainSettings,
+        precision: str,
+        total_steps: int,
+        teacher: Teacher | None = None,
+    ):
         self.net, self.settings, self.precision, self.total_steps = net, settings, precision, total_steps
+        self.teacher = teacher
         self.device = next(net.parameters()).device
         self.negatives = settings.negatives or net.num_classes - 1
         self.parameters = list(net.parameters())
@@ -165,6 +175,7 @@ class TrainingStep:
                 return bpd, torch.stack((bpd.detach(), torch.zeros_like(bpd)))
             classes = candidate_classes(labels, self.net.num_classes, self.negatives)
             log_p = self.log_likelihood(images.repeat_interleave(classes.shape[1], dim=0), classes.flatten())
+            target = None if self.teacher is None else self.teacher(images, classes)
         loss, *parts = hybrid_loss(
             log_p.view_as(classes),
             shape,
@@ -172,6 +183,7 @@ class TrainingStep:
             settings.posterior_temperature,
             settings.label_smoothing,
             likelihood_images(settings, len(images)),
+            target,
         )
         return loss, torch.stack(parts).detach()
 

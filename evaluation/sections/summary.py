@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from evaluation.protocol import chosen_on
+from evaluation.protocol import chosen_on, holds_out
 from evaluation.sections.images import EvaluationImages
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report
@@ -30,10 +30,12 @@ def describe(networks: Sequence[Network], folders: Sequence[DrawnFolder], images
         parameters = sum(parameter.numel() for parameter in network.net.parameters())
         chosen = chosen_on(network.net) if network.generative else None
         how = "last epoch" if chosen is None else f"epoch chosen on the {chosen} images"
-        if images.split == "train" or (images.split == "holdout" and chosen != "holdout"):
+        if images.split == "train" or (images.split == "holdout" and not holds_out(network.net)):
             how += "; **it was trained on the images that are judged here**: its figures say nothing of new images"
         elif chosen == images.split:
             how += ", which are judged here: its figures are optimistic"
+        if "teacher" in network.net.metadata:
+            how += ", distilled from a discriminative baseline"
         kind = "PixelCNN++" if network.generative else "ResNet (discriminative baseline)"
         lines.append(
             f"- {network.name}: {printable(shown(network.path))}, sha256 {network.sha256[:12]}, {kind}, "

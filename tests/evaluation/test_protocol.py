@@ -2,7 +2,8 @@
 
 import pytest
 
-from evaluation.protocol import chosen_on
+from evaluation.baseline_network import build_baseline, load_baseline, save_baseline
+from evaluation.protocol import chosen_on, holds_out
 from model import PRETRAINED, PixelCNN, load_checkpoint, save_checkpoint
 
 
@@ -19,7 +20,15 @@ from model import PRETRAINED, PixelCNN, load_checkpoint, save_checkpoint
 def test_a_checkpoint_says_which_images_chose_its_epoch(tmp_path, more, images):
     net = PixelCNN(1, 2, 1, 1, 2)
     save_checkpoint(tmp_path / "x.pt", net, image_size=(8, 8), class_names=("a", "b"), dataset="folder", **more)
-    assert chosen_on(load_checkpoint(tmp_path / "x.pt")) == images
+    net = load_checkpoint(tmp_path / "x.pt")
+    assert chosen_on(net) == images and holds_out(net) == (images == "holdout")
+
+
+@pytest.mark.parametrize("settings", [{"hold_out": True}, {"hold_out": False}, {}])
+def test_a_baseline_says_whether_it_saw_the_held_out_images(tmp_path, settings):
+    about = {"image_size": (8, 8), "class_names": ["a", "b"], "dataset": "folder", "settings": settings}
+    save_baseline(tmp_path / "x.pt", build_baseline([1], 1, 2), [1], **about)
+    assert holds_out(load_baseline(tmp_path / "x.pt")) == settings.get("hold_out", False)
 
 
 def test_the_pretrained_checkpoint_was_chosen_on_validation_images():

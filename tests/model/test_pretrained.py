@@ -104,11 +104,29 @@ def test_the_model_card_is_what_the_hub_reads(exported):
     assert "Measured on 20 validation images" in text and "- Classes: ant, bee, cat\n" in text and "8x12" in text
 
 
+@pytest.mark.parametrize(
+    ("teacher", "line"),
+    [
+        ({"parameters": 1234, "accuracy": 0.95}, "of 1,234 parameters, whose accuracy is 0.9500"),
+        ({"parameters": 1234, "accuracy": None}, "of 1,234 parameters"),
+        ({"parameters": "many"}, ""),
+    ],
+)
+def test_the_model_card_names_the_teacher(make_net, tmp_path, teacher, line):
+    save_checkpoint(tmp_path / "net.pt", make_net(), **ABOUT, teacher=teacher)
+    export(tmp_path / "net.pt", tmp_path / "out")
+    assert (
+        f"\n- Distilled from a discriminative baseline {line}".rstrip() + "\n"
+        in (tmp_path / "out/README.md").read_text()
+    )
+    assert load_checkpoint(tmp_path / "out").metadata["teacher"] == teacher
+
+
 def test_a_checkpoint_without_figures_has_a_card_without_figures(make_net, tmp_path):
     save_checkpoint(tmp_path / "net.pt", make_net(), **ABOUT)
     export(tmp_path / "net.pt", tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
-    assert "model-index" not in card and "Measured" not in card and "None" not in card
+    assert not any(word in card for word in ("model-index", "Measured", "None", "Distilled"))
 
 
 def test_scripts_take_an_exported_checkpoint(checkpoint, photos, tmp_path, capsys):

@@ -47,6 +47,17 @@ def test_label_smoothing_moves_a_share_of_the_target_to_all_classes():
     assert plain.item() == pytest.approx(-posterior[:, 0].mean().item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_cross_entropy_may_be_against_a_teacher_s_posterior(smoothing):
+    log_p = torch.tensor([[-10.0, -12.0, -11.0], [-7.0, -3.0, -9.0]])
+    target = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.9, 0.0]])
+    loss, bpd, plain = hybrid_loss(log_p, (1, 8, 8), 0.7, 2.0, smoothing, target=target)
+    posterior = torch.log_softmax(log_p.double() / 2, dim=1)
+    smoothed = (1 - smoothing) * target.double() + smoothing / 3
+    assert loss.item() == pytest.approx(bpd.item() - 0.7 * (smoothed * posterior).sum(dim=1).mean().item(), rel=1e-6)
+    assert plain.item() == pytest.approx(-posterior[:, 0].mean().item(), rel=1e-6), "against the labels"
+
+
 def test_label_smoothing_reaches_the_loss():
     losses = []
     for smoothing in (0.0, 0.3):

@@ -13,5 +13,5 @@ def test_choices_are_those_of_the_code():
 def test_tags():
     free, machine, folder = map(tagged, ("free", "machine", "folder"))
     assert folder == {"save_dir", "run_dir", "sample_dir"} and folder < machine & free
-    assert machine - free == {"load_params"}  # the network that a run starts from
+    assert machine - free == {"load_params", "teacher"}  # other networks, which a run depends on
     assert {"lr", "seed", "batch_size", "precision", "dataset", "fusion"}.isdisjoint(free | machine)

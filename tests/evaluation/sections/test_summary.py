@@ -8,10 +8,10 @@ from evaluation.sections.samples import DrawnFolder
 from evaluation.sections.summary import describe, summary_table
 
 
-def network(select_on: str | None):
+def network(select_on: str | None, hold_out: bool = False, **metadata):
     """A stand-in for a PixelCNN++ of a run, or for a baseline without ``select_on``."""
     net = torch.nn.Linear(3, 4)
-    net.metadata = {"settings": {"select_on": select_on}}
+    net.metadata = {"settings": {"select_on": select_on, "hold_out": hold_out}, **metadata}
     return SimpleNamespace(net=net, name="net", path="net.pt", sha256="0" * 64, generative=select_on is not None)
 
 
@@ -31,6 +31,17 @@ def test_a_report_says_what_its_images_were_used_for(select_on, split, words):
     text = describe([network(select_on)], [], SimpleNamespace(judged=range(7), split=split, dataset="digits"))
     assert words in text and "7 " in text and "16 parameters" in text
     assert ("trained on" in text) == ("trained on" in words)
+
+
+def test_a_baseline_without_the_held_out_images_is_judged_by_them():
+    images = SimpleNamespace(judged=range(7), split="holdout", dataset="digits")
+    assert "trained on" not in describe([network(None, hold_out=True)], [], images)
+
+
+def test_a_report_says_that_a_network_had_a_teacher():
+    images = SimpleNamespace(judged=range(7), split="validation", dataset="digits")
+    texts = [describe([network("holdout", **more)], [], images) for more in ({}, {"teacher": {"parameters": 7}})]
+    assert ["distilled" in text for text in texts] == [False, True]
 
 
 def test_a_report_names_the_folders_of_samples():
