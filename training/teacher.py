@@ -32,7 +32,7 @@ class Teacher:
 
     def __init__(self, path: str, device: torch.device):
         self.path = path
-        if not os.path.exists(path):
+        if not os.path.isfile(path):
             raise UserError(
                 f"--teacher {printable(path)}: no such file; python -m evaluation.baseline --out FILE trains one"
             )
