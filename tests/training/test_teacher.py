@@ -92,10 +92,9 @@ def test_one_of_other_images_is_refused(file, split, words):
 
 
 def test_what_is_no_teacher_is_refused(tmp_path):
-    with pytest.raises(
-        UserError, match=r"gone\.pt: no such file; python -m evaluation\.baseline --out FILE"
-    ):
-        Teacher(str(tmp_path / "gone.pt"), CPU)
+    for path in (tmp_path / "gone.pt", tmp_path):
+        with pytest.raises(UserError, match=r"no such file; python -m evaluation\.baseline --out FILE trains one"):
+            Teacher(str(path), CPU)
     (tmp_path / "junk.pt").write_bytes(b"junk")
     for path in (tmp_path / "junk.pt", "checkpoints/cpen455.pt"):
         with pytest.raises(UserError, match=r"^--teacher: "):
