@@ -15,15 +15,16 @@ def chosen_on(net: PixelCNN) -> SelectOn:
 
     An older checkpoint, and one that another program made, does not say: it means validation.
     """
-    return "holdout" if _settings(net).get("select_on") == "holdout" else "validation"
+    return "holdout" if trained_with(net).get("select_on") == "holdout" else "validation"
 
 
 def holds_out(net: Any) -> bool:
     """Whether a network of `load_checkpoint` or `load_baseline` was trained without the images to hold out."""
-    settings = _settings(net)
+    settings = trained_with(net)
     return settings.get("select_on") == "holdout" or settings.get("hold_out") is True
 
 
-def _settings(net: Any) -> dict[str, Any]:
+def trained_with(net: Any) -> dict[str, Any]:
+    """The settings of the run of a network; empty where its file, of another program, has none."""
     settings = net.metadata.get("settings")
     return settings if isinstance(settings, dict) else {}

@@ -16,7 +16,7 @@ from evaluation.calibration import cross_fitted_confidence, expected_calibration
 from evaluation.evaluate import Evaluation, check_labelled, evaluate
 from evaluation.images import check_data_set, files_of_split
 from evaluation.predictions import warn_unconditional
-from evaluation.protocol import chosen_on
+from evaluation.protocol import chosen_on, trained_with
 from evaluation.typicality import typicality_reference
 from model import PixelCNN, checkpoint_files, load_checkpoint, posterior, save_checkpoint
 from model.temperature import sample_temperature
@@ -69,10 +69,8 @@ def export(settings: ExportSettings) -> int:
     check_inputs([settings.out], checkpoint_files(settings.checkpoint), "--out", settings.out)
     check_writable(settings.out)
     net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
-    trained_with = net.metadata.get("settings")
-    if not isinstance(trained_with, dict):  # of a file that another program made
-        trained_with = {}
-    skip = bool(trained_with.get("skip_bad_images"))  # as the run did
+    trained = trained_with(net)
+    skip = bool(trained.get("skip_bad_images"))  # as the run did
     names = [settings.split, *(["train"] if chosen_on(net) == "holdout" else [])]
     split, *train = splits = [read_split(net, name, settings, skip) for name in names]
     for line in dict.fromkeys(line for read in splits for line in read.lines()):  # both may list the same folder
@@ -94,7 +92,7 @@ def export(settings: ExportSettings) -> int:
         image_size=net.image_size,
         class_names=net.class_names,
         dataset=net.dataset,
-        settings={k: v for k, v in trained_with.items() if k not in tagged("machine")},
+        settings={k: v for k, v in trained.items() if k not in tagged("machine")},
         epoch=net.metadata.get("epoch"),
         step=net.metadata.get("step"),
         **{name: value for name, value in net.metadata.items() if name == "teacher"},

@@ -69,8 +69,9 @@ def load_initial_weights(path: str, settings: TrainSettings, image_channels: int
     return loaded
 
 
-def saw_held_out(loaded: PixelCNN, settings: TrainSettings) -> bool:
-    """Whether the held-out images of a run, if it has any, were among the training images of its first weights."""
+def saw_held_out(loaded: Any, settings: TrainSettings) -> bool:
+    """Whether the held-out images of a run, if it has any, were among the training images of its first weights, or of
+    its teacher."""
     if settings.select_on == "validation" or not loaded.metadata:  # starter weights do not say
         return False
     return loaded.dataset == settings.dataset and not holds_out(loaded)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from data import ImageSet
 from evaluation.baseline_network import load_baseline
-from evaluation.protocol import holds_out
 from model import to_unit
+from training.network import saw_held_out
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.distributed import rank
@@ -51,7 +51,7 @@ class Teacher:
         if shape != tuple(split.images.shape[1:]):
             theirs, ours = ("x".join(map(str, sides)) for sides in (shape, split.images.shape[1:]))
             raise UserError(f"{name} is of images of {theirs} values, this run of {ours}; give another")
-        if settings.select_on == "holdout" and net.dataset == settings.dataset and not holds_out(net) and rank() == 0:
+        if saw_held_out(net, settings) and rank() == 0:
             notify(
                 f"warning: {name} was trained on the images too that are held out here: what is measured on these is "
                 "optimistic (python -m evaluation.baseline --hold_out true trains one without them)"

@@ -76,12 +76,12 @@ class Trainer:
         channels = DATASETS[settings.dataset].channels
         if load_params:
             load_initial_weights(load_params, settings, channels)  # a mistake is reported before the images are read
-        self.teacher = None
+        teacher = None
         if settings.teacher and settings.discriminative_weight:
-            self.teacher = Teacher(settings.teacher, self.device)
+            teacher = Teacher(settings.teacher, self.device)
         self.train_split, self.selection, self.validation = splits = load_splits(settings)
-        if self.teacher:
-            self.teacher.match(self.train_split, settings)
+        if teacher:
+            teacher.match(self.train_split, settings)
         self.image_list = image_list(*dict.fromkeys(splits))  # one of them may be there twice
         self.batches = Batches(self.train_split, settings, self.device)
         torch.manual_seed(settings.seed)
@@ -91,7 +91,7 @@ class Trainer:
         first = printable(self.train_split.class_names[0])
         warn_unconditional(self.net, f"labels mean nothing, accuracy is the share of the first class, {first}")
         total_steps = self.batches.per_epoch * settings.max_epochs
-        self.step = TrainingStep(self.net, settings, self.precision, total_steps, self.teacher)
+        self.step = TrainingStep(self.net, settings, self.precision, total_steps, teacher)
         if self.step.uncompiled is not None and rank() == 0:
             notify("the first step compiles the network, which takes one to several minutes (--compile false: none)")
         self.state = TrainingState(self.step)
@@ -298,8 +298,8 @@ class Trainer:
         """Write a checkpoint; a failure is a warning, an earlier one stays, and the answer is False."""
         if rank() > 0:
             return True
-        if self.teacher:
-            more["teacher"] = self.teacher.description()
+        if self.step.teacher:
+            more["teacher"] = self.step.teacher.description()
         with tolerate_write_errors(name):
             save_checkpoint(
                 self.folder.path / name,

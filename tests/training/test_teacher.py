@@ -120,7 +120,7 @@ def test_one_that_saw_the_held_out_images_is_told(tmp_path, capsys, hold_out, se
 
 def test_without_a_weight_it_is_not_read(tmp_path):
     settings = TrainSettings(dataset="digits", nr_resnet=1, nr_filters=4, teacher=str(tmp_path / "gone.pt"))
-    assert Trainer(settings).teacher is None
+    assert Trainer(settings).step.teacher is None
 
 
 def test_a_baseline_teaches_a_run_and_the_checkpoints_say_so(tmp_path, capsys):
