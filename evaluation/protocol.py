@@ -8,6 +8,8 @@ SelectOn = Literal["validation", "holdout"]
 IMAGES: dict[SelectOn, str] = {"validation": "validation", "holdout": "held-out"}  # as lines and figures call them
 # begins the keys of the last report of a run for the validation images, where its epoch was chosen on others
 VALIDATION = "validation_"
+SAW_HELD_OUT = "saw_held_out"  # of a checkpoint: its first weights, or its teacher, were trained on the held-out images
+ORIGIN = ("teacher", SAW_HELD_OUT)  # what a checkpoint says of where its weights come from; those that go on inherit it
 
 
 def chosen_on(net: PixelCNN) -> SelectOn:
@@ -21,6 +23,8 @@ def chosen_on(net: PixelCNN) -> SelectOn:
 def holds_out(net: Any) -> bool:
     """Whether a network of `load_checkpoint` or `load_baseline` was trained without the images to hold out."""
     settings = trained_with(net)
+    if net.metadata.get(SAW_HELD_OUT):
+        return False
     return settings.get("select_on") == "holdout" or settings.get("hold_out") is True
 
 

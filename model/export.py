@@ -24,7 +24,7 @@ from utils.values import PathName
 
 # what is exported; a checkpoint of a training run also holds the state of the optimizer
 KEPT: tuple[str, ...] = ("format", "model", "image_size", "class_names", "dataset", "settings", "epoch", "step")
-KEPT += ("teacher", "temperature", "sample_temperature", "temperature_from", "typicality", "validation")
+KEPT += ("teacher", "saw_held_out", "temperature", "sample_temperature", "temperature_from", "typicality", "validation")
 # settings that name something on one machine
 MACHINE: tuple[str, ...] = ("data_dir", "save_dir", "run_dir", "sample_dir", "resume", "load_params", "device")
 MACHINE += ("teacher", "fid_weights", "en_wandb")

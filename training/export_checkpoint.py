@@ -16,7 +16,7 @@ from evaluation.calibration import cross_fitted_confidence, expected_calibration
 from evaluation.evaluate import Evaluation, check_labelled, evaluate
 from evaluation.images import check_data_set, files_of_split
 from evaluation.predictions import warn_unconditional
-from evaluation.protocol import chosen_on, trained_with
+from evaluation.protocol import ORIGIN, chosen_on, trained_with
 from evaluation.typicality import typicality_reference
 from model import PixelCNN, checkpoint_files, load_checkpoint, posterior, save_checkpoint
 from model.temperature import sample_temperature
@@ -95,7 +95,7 @@ def export(settings: ExportSettings) -> int:
         settings={k: v for k, v in trained.items() if k not in tagged("machine")},
         epoch=net.metadata.get("epoch"),
         step=net.metadata.get("step"),
-        **{name: value for name, value in net.metadata.items() if name == "teacher"},
+        **{name: value for name, value in net.metadata.items() if name in ORIGIN},
         temperature=temperature,
         sample_temperature=sample_temperature(settings.sample_temperature, net),
         temperature_from=settings.split if held is None else "holdout",

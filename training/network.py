@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.protocol import holds_out
+from evaluation.protocol import SAW_HELD_OUT, holds_out
 from model import PixelCNN, copy_weights, load_any_checkpoint, match_classes
 from training.settings import TrainSettings
 from utils.console import notify
@@ -12,6 +12,7 @@ from utils.errors import UserError
 from utils.text import listed, printable
 
 SHOWN = 10  # classes that a line names
+OPTIMISTIC = "was trained on the images too that are held out here: what is measured on these is optimistic"
 
 
 def shape(settings: TrainSettings) -> dict[str, Any]:
@@ -24,18 +25,17 @@ def build_network(
 ) -> PixelCNN:
     """A new network, with the weights of the checkpoint ``load_params`` where given. Raises UserError.
 
-    A checkpoint of other classes gives the classes of the same name their weights; one line says which.
+    A checkpoint of other classes gives the classes of the same name their weights; one line says which. ``metadata`` of
+    the network is what `inherited` says.
     """
     net = PixelCNN(
         **shape(settings), image_channels=image_channels, num_classes=len(class_names), dropout=settings.dropout
     )
     if load_params:
         loaded = load_initial_weights(load_params, settings, image_channels, len(class_names))
-        if saw_held_out(loaded, settings) and rank() == 0:
-            notify(
-                f"warning: --load_params {printable(load_params)} was trained with --select_on validation, so on the "
-                "images too that are held out here: what is measured on these is optimistic"
-            )
+        net.metadata = inherited(loaded, settings)
+        if SAW_HELD_OUT in net.metadata and rank() == 0:
+            notify(f"warning: --load_params {printable(load_params)} {OPTIMISTIC}")
         known = getattr(loaded, "class_names", class_names)  # starter weights have none
         same = {number: number for number in range(len(class_names))}
         matches = match_classes(class_names, known)
@@ -75,6 +75,13 @@ def saw_held_out(loaded: Any, settings: TrainSettings) -> bool:
     if settings.select_on == "validation" or not loaded.metadata:  # starter weights do not say
         return False
     return loaded.dataset == settings.dataset and not holds_out(loaded)
+
+
+def inherited(loaded: PixelCNN, settings: TrainSettings) -> dict[str, Any]:
+    """What the checkpoints of a run say of the weights it starts from: their teacher, and whether they were trained on
+    the images that are held out here."""
+    said = {"teacher": loaded.metadata["teacher"]} if "teacher" in loaded.metadata else {}
+    return said | ({SAW_HELD_OUT: True} if saw_held_out(loaded, settings) else {})
 
 
 def describe_matches(path: str, class_names: Sequence[str], known: Sequence[str], matches: dict[int, int]) -> str:

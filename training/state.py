@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.protocol import ORIGIN
 from model import read_checkpoint
 from training.resumed_images import check_images
 from training.saved_values import epoch_report, number, whole_number
@@ -82,6 +83,7 @@ class TrainingState:
         try:
             check_images(checkpoint, path, class_names, images)
             self.step.restore(checkpoint)
+            self.step.net.metadata |= {name: checkpoint[name] for name in ORIGIN if name in checkpoint}
             progress = checkpoint["progress"]
             if progress["sums"].shape != self.step.sums.shape:
                 raise ValueError(f"sums has shape {tuple(progress['sums'].shape)}")

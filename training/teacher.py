@@ -8,8 +8,9 @@ from torch import Tensor
 
 from data import ImageSet
 from evaluation.baseline_network import load_baseline
+from evaluation.protocol import SAW_HELD_OUT
 from model import to_unit
-from training.network import saw_held_out
+from training.network import OPTIMISTIC, saw_held_out
 from training.settings import TrainSettings
 from utils.console import notify
 from utils.distributed import rank
@@ -51,10 +52,10 @@ class Teacher:
         if shape != tuple(split.images.shape[1:]):
             theirs, ours = ("x".join(map(str, sides)) for sides in (shape, split.images.shape[1:]))
             raise UserError(f"{name} is of images of {theirs} values, this run of {ours}; give another")
-        if saw_held_out(net, settings) and rank() == 0:
+        self.saw_held_out = saw_held_out(net, settings)
+        if self.saw_held_out and rank() == 0:
             notify(
-                f"warning: {name} was trained on the images too that are held out here: what is measured on these is "
-                "optimistic (python -m evaluation.baseline --hold_out true trains one without them)"
+                f"warning: {name} {OPTIMISTIC} (python -m evaluation.baseline --hold_out true trains one without them)"
             )
         order = [net.class_names.index(label) for label in split.class_names]
         self.order = torch.tensor(order, device=net.fc.weight.device)
@@ -65,8 +66,10 @@ class Teacher:
         logits = self.net(to_unit(images).contiguous(memory_format=torch.channels_last)).float()
         return logits[:, self.order].gather(1, classes).softmax(dim=1)
 
-    def description(self) -> dict[str, Any]:
-        """What a checkpoint says of it: its parameters, and its accuracy on validation images where it is known."""
+    def metadata(self) -> dict[str, Any]:
+        """What the checkpoints of the run say of it: parameters, accuracy on validation images where it is known, and
+        whether it was trained on the images that are held out."""
         measured = self.net.metadata.get("validation")
         accuracy = measured.get("accuracy") if isinstance(measured, dict) else None
-        return {"parameters": sum(p.numel() for p in self.net.parameters()), "accuracy": accuracy}
+        teacher = {"parameters": sum(p.numel() for p in self.net.parameters()), "accuracy": accuracy}
+        return {"teacher": teacher} | ({SAW_HELD_OUT: True} if self.saw_held_out else {})

@@ -86,6 +86,8 @@ class Trainer:
         self.batches = Batches(self.train_split, settings, self.device)
         torch.manual_seed(settings.seed)
         self.net = build_network(settings, channels, self.train_split.class_names, load_params).to(self.device)
+        if teacher:
+            self.net.metadata |= teacher.metadata()
         if settings.init == "data" and last is None and not load_params:
             data_dependent_init(self.net, *self.batches.first(max(64, self.batches.batch_size)))
         first = printable(self.train_split.class_names[0])
@@ -298,8 +300,7 @@ class Trainer:
         """Write a checkpoint; a failure is a warning, an earlier one stays, and the answer is False."""
         if rank() > 0:
             return True
-        if self.step.teacher:
-            more["teacher"] = self.step.teacher.description()
+        more |= self.net.metadata
         with tolerate_write_errors(name):
             save_checkpoint(
                 self.folder.path / name,

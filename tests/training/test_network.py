@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from evaluation.protocol import holds_out
 from model import PixelCNN, save_checkpoint
 from training.network import build_network, load_initial_weights
 from training.settings import TrainSettings
@@ -71,9 +72,24 @@ def test_weights_that_were_trained_on_the_held_out_images_are_told(
     about = {"image_size": (8, 8), "class_names": ("a", "b"), "dataset": dataset, "settings": trained_with}
     save_checkpoint(tmp_path / "x.pt", PixelCNN(1, 4, 2, 3, 2, fusion="middle"), **about)
     settings = dataclasses.replace(SETTINGS, select_on="holdout" if holdout else "validation")
-    build_network(settings, 3, ("a", "b"), str(tmp_path / "x.pt"))
+    net = build_network(settings, 3, ("a", "b"), str(tmp_path / "x.pt"))
     told = capsys.readouterr().err
-    assert told.startswith(f"warning: --load_params {tmp_path}/x.pt was trained with") == warned == bool(told)
+    assert told.startswith(f"warning: --load_params {tmp_path}/x.pt was trained on the images too") == warned
+    assert bool(told) == warned == ("saw_held_out" in net.metadata)
+
+
+def test_a_network_that_goes_on_from_others_says_what_they_have_seen(tmp_path, capsys):
+    """However many runs ago: its own --select_on holdout does not undo it."""
+    about = {"image_size": (8, 8), "class_names": ("a", "b"), "dataset": "folder"}
+    holdout = dataclasses.replace(SETTINGS, select_on="holdout")
+    origin = {"teacher": {"parameters": 5}, "saw_held_out": True}
+    own = {"settings": {"select_on": "holdout"}, "temperature": 2.0, **origin}
+    save_checkpoint(tmp_path / "x.pt", PixelCNN(1, 4, 2, 3, 2, fusion="middle"), **about, **own)
+    net = build_network(holdout, 3, ("a", "b"), str(tmp_path / "x.pt"))
+    assert net.metadata == origin and not holds_out(net)
+    assert "was trained on the images too" in capsys.readouterr().err
+    names = ("b", "c")  # classes matched by name
+    assert build_network(holdout, 3, names, str(tmp_path / "x.pt")).metadata == origin
 
 
 def test_starter_weights_do_not_say_what_they_were_trained_on(capsys):

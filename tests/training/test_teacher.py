@@ -113,7 +113,9 @@ def test_what_is_no_teacher_is_refused(tmp_path):
 def test_one_that_saw_the_held_out_images_is_told(tmp_path, capsys, hold_out, select_on, dataset, warned):
     about = {"image_size": (8, 8), "class_names": ["a", "b", "c"], "dataset": dataset}
     save_baseline(tmp_path / "t.pt", build_baseline([1], 1, 3), [1], **about, settings={"hold_out": hold_out})
-    Teacher(str(tmp_path / "t.pt"), CPU).match(images_of(), dataclasses.replace(HOLDOUT, select_on=select_on))
+    teacher = Teacher(str(tmp_path / "t.pt"), CPU)
+    teacher.match(images_of(), dataclasses.replace(HOLDOUT, select_on=select_on))
+    assert teacher.metadata().get("saw_held_out", False) == warned
     told = capsys.readouterr().err
     assert told.startswith(f"warning: --teacher {tmp_path}/t.pt was trained on") == warned == bool(told)
 
@@ -138,6 +140,10 @@ def test_a_baseline_teaches_a_run_and_the_checkpoints_say_so(tmp_path, capsys):
 
     assert pcnn_train.main(["--resume", str(run), "--max_epochs", "2"]) == 0
     assert load_checkpoint(run / "last.pt").metadata["teacher"]["accuracy"] == accuracy
+    after = [*HYBRID, "--discriminative_weight", "0", "--load_params", str(run / "best.pt")]
+    assert pcnn_train.main([*after, "--run_dir", str(tmp_path / "after")]) == 0
+    assert pcnn_train.main(["--resume", str(tmp_path / "after"), "--max_epochs", "2"]) == 0
+    assert load_checkpoint(tmp_path / "after" / "last.pt").metadata["teacher"] == net.metadata["teacher"]
     out = tmp_path / "out.pt"
     assert export_checkpoint.main(["--checkpoint", str(run / "best.pt"), "--out", str(out)]) == 0
     exported = load_checkpoint(out).metadata
