@@ -16,7 +16,7 @@ from evaluation.calibration import cross_fitted_confidence, expected_calibration
 from evaluation.evaluate import Evaluation, check_labelled, evaluate
 from evaluation.images import check_data_set, files_of_split
 from evaluation.predictions import warn_unconditional
-from evaluation.protocol import ORIGIN, chosen_on, trained_with
+from evaluation.protocol import ORIGIN, holds_out, trained_with
 from evaluation.typicality import typicality_reference
 from model import PixelCNN, checkpoint_files, load_checkpoint, posterior, save_checkpoint
 from model.temperature import sample_temperature
@@ -71,7 +71,7 @@ def export(settings: ExportSettings) -> int:
     net = load_checkpoint(settings.checkpoint, pick_device(settings.device))
     trained = trained_with(net)
     skip = bool(trained.get("skip_bad_images"))  # as the run did
-    names = [settings.split, *(["train"] if chosen_on(net) == "holdout" else [])]
+    names = [settings.split, *(["train"] if holds_out(net) else [])]
     split, *train = splits = [read_split(net, name, settings, skip) for name in names]
     for line in dict.fromkeys(line for read in splits for line in read.lines()):  # both may list the same folder
         notify(line)

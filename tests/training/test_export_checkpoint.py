@@ -120,6 +120,15 @@ def test_the_temperature_is_fitted_on_held_out_images_and_judged_on_validation_i
     assert load_checkpoint(tmp_path / "again.pt").metadata["temperature"] == pytest.approx(temperature, rel=1e-3)
 
 
+def test_held_out_images_that_were_seen_before_give_no_temperature(chosen_on_held_out, tmp_path):
+    """By the weights that the run began with."""
+    torch.save(read_checkpoint(chosen_on_held_out) | {"saw_held_out": True}, tmp_path / "seen.pt")
+    out = tmp_path / "out.pt"
+    assert export_checkpoint.main(["--checkpoint", str(tmp_path / "seen.pt"), "--out", str(out)]) == 0
+    said = load_checkpoint(out).metadata
+    assert said["temperature_from"] == "validation" and said["saw_held_out"] is True
+
+
 def test_training_images_that_are_not_those_of_the_run_are_refused(chosen_on_held_out, tmp_path, monkeypatch):
     def fewer(name, split, *rest):
         images = load_split(name, split, *rest)
