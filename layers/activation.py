@@ -86,13 +86,24 @@ def gated_residual(x: Tensor, update: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     return _GatedResidual.apply(x, update)
 
 
+@torch.library.custom_op("pixelcnn::random_bits", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+def random_bits(count: int) -> Tensor:
+    """Uniform int16 [count] on the CPU, by its global generator; an operator, as the compiler draws slowly."""
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    return bits.view(torch.int16)[:count]
+
+
+@random_bits.register_fake
+def _(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.int16)
+
+
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """`torch.nn.functional.dropout` with cheap random numbers on the CPU: 16 bits per value, p rounded to 1/65536."""
     if not training or p == 0:
         return x
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu":
         return F.dropout(x, p)
     dropped = min(round(p * 2**16), 2**16 - 1)  # of the 65536 16-bit values
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    keep = bits[: x.numel()].view(x.shape) >= dropped - 2**15
+    keep = random_bits(x.numel()).view(x.shape) >= dropped - 2**15
     return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))

@@ -96,3 +96,22 @@ def test_dropout_keeps_the_mean_and_drops_its_share(p):
     first = dropout(x, 0.5, True)
     torch.manual_seed(0)
     assert torch.equal(dropout(x, 0.5, True), first)
+
+
+def test_compiled_dropout_draws_as_eager_dropout():
+    """Masks of equal shape in one graph are not taken for one."""
+
+    def twice(x):
+        return dropout(x, 0.5, True), dropout(x, 0.5, True)
+
+    values, found = torch.ones(16, 20), []
+    for function in (twice, torch.compile(twice, backend="aot_eager_decomp_partition", fullgraph=True)):
+        x = values.clone().requires_grad_()
+        torch.manual_seed(0)
+        first, second = function(x)
+        (first.sum() + 3 * second.sum()).backward()
+        found.append((first, second, x.grad))
+    for eager, compiled in zip(*found, strict=True):
+        assert torch.equal(eager, compiled)
+    assert not torch.equal(found[1][0], found[1][1])
+    assert torch.equal(found[1][2], found[1][0].detach() + 3 * found[1][1].detach())
