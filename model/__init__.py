@@ -2,7 +2,6 @@
 
 from model.checkpoint import (
     PRETRAINED,
-    PRETRAINED_SAMPLES,
     check_tensors,
     check_weights,
     checkpoint_files,
@@ -24,7 +23,6 @@ from utils.errors import CheckpointError
 
 __all__ = [
     "PRETRAINED",
-    "PRETRAINED_SAMPLES",
     "SIDES",
     "CheckpointError",
     "PixelCNN",

@@ -19,8 +19,7 @@ from utils.files import atomic_write, file_hash
 from utils.text import composed, one_line
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
-PRETRAINED = str(CHECKPOINTS / "cpen455.pt")  # the one for labels
-PRETRAINED_SAMPLES = str(CHECKPOINTS / "cpen455_samples.pt")  # the better one for samples
+PRETRAINED = str(CHECKPOINTS / "cpen455.pt")
 FORMAT = "conditional-pixelcnn++ 1"
 
 

@@ -31,5 +31,5 @@ def test_a_baseline_says_whether_it_saw_the_held_out_images(tmp_path, settings):
     assert holds_out(load_baseline(tmp_path / "x.pt")) == settings.get("hold_out", False)
 
 
-def test_the_pretrained_checkpoint_was_chosen_on_validation_images():
-    assert chosen_on(load_checkpoint(PRETRAINED)) == "validation"
+def test_the_pretrained_checkpoint_was_chosen_on_held_out_images():
+    assert chosen_on(load_checkpoint(PRETRAINED)) == "holdout"
