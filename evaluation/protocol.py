@@ -22,9 +22,9 @@ def chosen_on(net: PixelCNN) -> SelectOn:
 
 def holds_out(net: Any) -> bool:
     """Whether a network of `load_checkpoint` or `load_baseline` was trained without the images to hold out."""
-    settings = trained_with(net)
     if net.metadata.get(SAW_HELD_OUT):
         return False
+    settings = trained_with(net)
     return settings.get("select_on") == "holdout" or settings.get("hold_out") is True
 
 
