@@ -38,7 +38,7 @@ METRICS = {  # keys of metrics.jsonl
 }
 SAMPLE_METRICS = ("frechet_distance", "kernel_distance", "class_agreement", "derailed")  # of --metric_samples
 SAMPLED = ("fid", *SAMPLE_METRICS)  # measured with sample grids alone
-BestMetric = Literal["accuracy", "balanced_accuracy", "f1", "bpd"]  # of the best epoch of a run
+BestMetric = Literal["accuracy", "balanced_accuracy", "f1", "bpd", "last"]  # which epoch of a run is the best
 FID_NAMES = ("fid", "frechet_distance_unofficial_weights")  # a number from other weights is never called FID
 
 
@@ -59,9 +59,12 @@ class Scores:
     f1_per_class: dict[int, float]
 
 
-def best_key(best_metric: BestMetric) -> str:
-    """The key of METRICS that --best_metric means."""
-    return "val_bpd" if best_metric == "bpd" else best_metric
+def best_key(best_metric: BestMetric) -> tuple[str, Goal]:
+    """The key of a report that --best_metric means, and whether more of it is better."""
+    if best_metric == "last":
+        return "epoch", "maximize"
+    key = "val_bpd" if best_metric == "bpd" else best_metric
+    return key, METRICS[key].goal
 
 
 def is_finite(value: Any) -> bool:

@@ -12,12 +12,15 @@ SAW_HELD_OUT = "saw_held_out"  # of a checkpoint: its first weights, or its teac
 ORIGIN = ("teacher", SAW_HELD_OUT)  # what a checkpoint says of where its weights come from; those that go on inherit it
 
 
-def chosen_on(net: PixelCNN) -> SelectOn:
-    """The images on which the epoch of a network of `load_checkpoint` was chosen.
+def chosen_on(net: PixelCNN) -> SelectOn | None:
+    """The images on which the epoch of a network of `load_checkpoint` was chosen; None where it is the last one.
 
     An older checkpoint, and one that another program made, does not say: it means validation.
     """
-    return "holdout" if trained_with(net).get("select_on") == "holdout" else "validation"
+    settings = trained_with(net)
+    if settings.get("best_metric") == "last":
+        return None
+    return "holdout" if settings.get("select_on") == "holdout" else "validation"
 
 
 def holds_out(net: Any) -> bool:

@@ -218,6 +218,7 @@ def test_a_run_without_its_bad_images_is_resumed_and_told_when_they_change(own_f
         ("balanced_accuracy", 3, "best validation balanced accuracy 0.7000 (at 3.400 bits/dim)"),
         ("f1", 2, "best validation macro F1 0.6000 (at 3.600 bits/dim)"),
         ("bpd", 4, "best validation bits/dim 3.000"),
+        ("last", 4, "best.pt is of epoch 4, the last, with 3.000 validation bits/dim"),
     ],
 )
 def test_best_metric_selects_best_pt(own_folder, tmp_path, monkeypatch, capsys, best_metric, best, line):
@@ -250,7 +251,7 @@ def test_best_metric_selects_best_pt(own_folder, tmp_path, monkeypatch, capsys, 
         other = "accuracy" if best_metric == "f1" else "f1"
         pcnn_train.main(["--resume", str(run), "--best_metric", other, "--max_epochs", "5"])
     row = results.row(results.read_run(run))
-    assert row[4] == f"{best} of 4" + ("" if best_metric == "accuracy" else f" by {best_metric}")
+    assert row[4] == f"{best} of 4" + {"accuracy": "", "last": ", the last"}.get(best_metric, f" by {best_metric}")
 
 
 def test_cpen455_trains_a_step(cpen455, tmp_path):

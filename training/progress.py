@@ -48,7 +48,9 @@ def class_counts(split: ImageSet) -> str:
 
 def best_line(best_metric: BestMetric, best: tuple[float, float], images: str) -> str:
     """What best.pt reached on ``images``, as in "held-out", from its `ranking` by ``best_metric``."""
-    metric = METRICS[best_key(best_metric)]
+    if best_metric == "last":
+        return f"best.pt is of epoch {best[0]}, the last, with {-best[1]:.3f} {images} bits/dim"
+    metric = METRICS[best_key(best_metric)[0]]
     if metric.goal == "minimize":
         return f"best {metric.of(images)} {-best[0]:.3f}"
     return f"best {metric.of(images)} {best[0]:.4f} (at {-best[1]:.3f} bits/dim)"

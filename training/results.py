@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import METRICS, best_key, best_report
+from evaluation.metrics import best_key, best_report
 from evaluation.protocol import IMAGES
 from plots.curves import plot_tradeoff
 from training.final_evaluation import validation_scores
@@ -21,8 +21,8 @@ from utils.text import markdown_table, printable
 from utils.values import PathName, PathNames
 
 COLUMNS = (
-    *("run", "network", "objective", "seed", "epochs", "chosen on"),
-    *("accuracy", "balanced accuracy", "macro F1", "bits/dim"),  # of the images that the epoch was chosen on
+    *("run", "network", "objective", "seed", "epochs", "evaluated on"),
+    *("accuracy", "balanced accuracy", "macro F1", "bits/dim"),  # of the images that it is evaluated on
     *("on the validation images", "FID", "minutes of training"),
 )
 
@@ -57,8 +57,8 @@ def read_run(folder: Path) -> Run:
         reports = read_reports(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{printable(folder)} has no readable metrics.jsonl ({error})") from None
-    key = best_key(settings.best_metric)
-    best = best_report(reports, key, METRICS[key].goal)
+    evaluated = [report for report in reports if {"accuracy", "val_bpd"} & report.keys()]
+    best = best_report(evaluated, *best_key(settings.best_metric))
     if best is None:
         raise UserError(f"{printable(folder)} has no evaluation yet in its metrics.jsonl")
     if not {"accuracy", "val_bpd"} <= best.keys() or not all("seconds" in report for report in reports):
@@ -79,13 +79,14 @@ def label(run: Run, with_images: bool) -> str:
 def row(run: Run) -> tuple[str, ...]:
     """The best epoch of a run, by its --best_metric, as cells."""
     settings, best, by = run.settings, run.best, run.settings.best_metric
+    epochs = f"{best['epoch']} of {run.reports[-1]['epoch']}"
     fids = [report["fid"] for report in run.reports if "fid" in report]
     return (
         run.name,
         f"{settings.nr_resnet}/{settings.nr_filters}/{settings.nr_logistic_mix}, {settings.fusion}",
         objective(settings) + (", Muon" if settings.optimizer == "muon" else ""),
         str(settings.seed),
-        f"{best['epoch']} of {run.reports[-1]['epoch']}" + ("" if by == "accuracy" else f" by {by}"),
+        epochs + {"accuracy": "", "last": ", the last"}.get(by, f" by {by}"),
         IMAGES[settings.select_on],
         f"{best['accuracy']:.4f}",
         *(f"{best[name]:.4f}" if name in best else "not measured" for name in ("balanced_accuracy", "f1")),

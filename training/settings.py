@@ -104,7 +104,7 @@ class TrainSettings:
         device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
         best_metric: which epoch best.pt is of: the best one on the images of --select_on by accuracy, balanced_accuracy
             (mean recall of the classes), f1 (macro) or bpd (bits/dim); bits/dim decide a tie. Accuracy hardly depends
-            on classes of few images.
+            on classes of few images. last: nothing is chosen, best.pt is of the last epoch.
         select_on: validation: the epoch is chosen on the validation images, whose figures are then optimistic; or
             holdout: on a fixed tenth of the training images of each class, which are not trained on. The validation
             images are then evaluated once, at the end, with best.pt.

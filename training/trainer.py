@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from data import DATASETS
 from evaluation.evaluate import Evaluation, evaluate
-from evaluation.metrics import METRICS, best_key, ranking
+from evaluation.metrics import best_key, ranking
 from evaluation.predictions import warn_unconditional
 from evaluation.protocol import IMAGES
 from evaluation.typicality import Files, lossless_files, typicality_reference
@@ -257,8 +257,7 @@ class Trainer:
         evaluation = evaluate(self.step.averaged, self.selection, self.settings.precision)
         scores = {name: getattr(evaluation, name) for name in ("accuracy", "balanced_accuracy", "f1")}
         report = {"val_bpd": evaluation.bpd, **scores}
-        key = best_key(self.settings.best_metric)
-        rank_of_this = ranking(report, key, METRICS[key].goal)
+        rank_of_this = ranking({"epoch": epoch} | report, *best_key(self.settings.best_metric))
         images = {"split": self.settings.select_on, "images": len(self.selection)}
         validation = {"bpd": evaluation.bpd, **scores, **images}
         better = self.state.best is None or rank_of_this > self.state.best

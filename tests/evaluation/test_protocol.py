@@ -1,5 +1,7 @@
 """Which images a checkpoint was chosen on."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from evaluation.baseline_network import build_baseline, load_baseline, save_baseline
@@ -12,6 +14,7 @@ from model import PRETRAINED, PixelCNN, load_checkpoint, save_checkpoint
     [
         ({"settings": {"select_on": "holdout"}}, "holdout"),
         ({"settings": {"select_on": "validation"}}, "validation"),
+        ({"settings": {"select_on": "validation", "best_metric": "last"}}, None),
         ({"settings": {"lr": 0.1}}, "validation"),  # older
         ({"settings": ["holdout"]}, "validation"),  # of another program
         ({}, "validation"),
@@ -22,6 +25,12 @@ def test_a_checkpoint_says_which_images_chose_its_epoch(tmp_path, more, images):
     save_checkpoint(tmp_path / "x.pt", net, image_size=(8, 8), class_names=("a", "b"), dataset="folder", **more)
     net = load_checkpoint(tmp_path / "x.pt")
     assert chosen_on(net) == images and holds_out(net) == (images == "holdout")
+
+
+def test_a_checkpoint_of_the_last_epoch_may_hold_images_out():
+    settings = {"select_on": "holdout", "best_metric": "last"}
+    net = SimpleNamespace(metadata={"settings": settings})
+    assert chosen_on(net) is None and holds_out(net)
 
 
 @pytest.mark.parametrize("settings", [{"hold_out": True}, {"hold_out": False}, {}])

@@ -16,6 +16,7 @@ def test_classes_are_in_order_with_their_counts():
 
 def test_the_best_epoch_is_told_by_its_metric():
     assert best_line("f1", (0.5, -3.25), "validation") == "best validation macro F1 0.5000 (at 3.250 bits/dim)"
+    assert best_line("last", (7, -3.25), "held-out") == "best.pt is of epoch 7, the last, with 3.250 held-out bits/dim"
     assert best_line("bpd", (-3.25, -3.25), "held-out") == "best held-out bits/dim 3.250"
 
 

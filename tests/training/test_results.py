@@ -32,7 +32,7 @@ def test_a_row_is_the_best_epoch(run, capsys):
     assert cells[:4] == ["tiny", "1/8/2, early+middle", "likelihood", "1"]
     measured = [f"{best[key]:.4f}" for key in ("accuracy", "balanced_accuracy", "f1")]
     assert cells[4:10] == [f"{best['epoch']} of 2", "validation", *measured, f"{best['val_bpd']:.3f}"]
-    assert names[5] == "chosen on" and names[10] == "on the validation images"
+    assert names[5] == "evaluated on" and names[10] == "on the validation images"
     assert cells[10:12] == ["the same figures", "not available"]
     assert header.count("|") == rule.count("|") == row.count("|")
 
@@ -79,7 +79,7 @@ def test_a_row_says_which_images_chose_the_epoch_and_what_the_validation_images_
     lines = (run / "metrics.jsonl").read_text()
     (holdout / "metrics.jsonl").write_text(lines)  # as of a run that is not over
     row = dict(zip(results.COLUMNS, results.row(results.read_run(holdout)), strict=True))
-    assert (row["chosen on"], row["on the validation images"]) == ("held-out", "not measured")
+    assert (row["evaluated on"], row["on the validation images"]) == ("held-out", "not measured")
     final = json.loads(lines.splitlines()[-1])
     final |= {"validation_accuracy": 0.8, "validation_balanced_accuracy": 0.7, "validation_f1": 0.6}
     final |= {"validation_bpd": 3.25, "validation_images": 10}

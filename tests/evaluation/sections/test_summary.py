@@ -8,10 +8,11 @@ from evaluation.sections.samples import DrawnFolder
 from evaluation.sections.summary import describe, summary_table
 
 
-def network(select_on: str | None, hold_out: bool = False, **metadata):
+def network(select_on: str | None, hold_out: bool = False, best_metric: str = "accuracy", **metadata):
     """A stand-in for a PixelCNN++ of a run, or for a baseline without ``select_on``."""
     net = torch.nn.Linear(3, 4)
-    net.metadata = {"settings": {"select_on": select_on, "hold_out": hold_out}, **metadata}
+    settings = {"select_on": select_on, "hold_out": hold_out, "best_metric": best_metric}
+    net.metadata = {"settings": settings, **metadata}
     return SimpleNamespace(net=net, name="net", path="net.pt", sha256="0" * 64, generative=select_on is not None)
 
 
@@ -36,6 +37,12 @@ def test_a_report_says_what_its_images_were_used_for(select_on, split, words):
 def test_a_baseline_without_the_held_out_images_is_judged_by_them():
     images = SimpleNamespace(judged=range(7), split="holdout", dataset="digits")
     assert "trained on" not in describe([network(None, hold_out=True)], [], images)
+
+
+def test_a_network_of_the_last_epoch_is_not_optimistic():
+    images = SimpleNamespace(judged=range(7), split="validation", dataset="digits")
+    text = describe([network("validation", best_metric="last")], [], images)
+    assert "last epoch" in text and "optimistic" not in text and "chosen" not in text
 
 
 def test_a_report_says_that_a_network_had_a_teacher():
