@@ -93,13 +93,17 @@ gpu: $(VENV)/.installed-dev ## check and measure everything on a CUDA GPU
 	PYTHON=$(RUN) DEVICE="$(or $(DEVICE),cuda)" $(if $(DATA_DIR),DATA_DIR="$(DATA_DIR)") benchmarks/gpu.sh
 
 # Each run resumes where it stopped. DATA_DIR=... names the images where they are not in datasets/cpen455.
-headline: $(VENV)/.installed ## train the published configuration, ours and a wide one on a CUDA GPU
+headline: $(VENV)/.installed ## train the published configuration, our stages and a wide one on a CUDA GPU
 	$(RUN) pcnn_train.py --config configs/cpen455_published.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/published --resume auto
 	$(RUN) pcnn_train.py --config configs/cpen455.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/ours --resume auto --max_epochs 60
+	test -f $(HEADLINE)/teacher.pt || $(RUN) -m evaluation.baseline --config configs/cpen455_baseline.yaml $(DATA) --device cuda \
+		--hold_out true --out $(HEADLINE)/teacher.pt
 	$(RUN) pcnn_train.py --config configs/cpen455_hybrid.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/hybrid --resume auto \
-		--max_epochs 20 --load_params $(HEADLINE)/ours/best.pt
+		--max_epochs 20 --load_params $(HEADLINE)/ours/best.pt --teacher $(HEADLINE)/teacher.pt
+	$(RUN) pcnn_train.py --config configs/cpen455_distilled.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/distilled \
+		--resume auto --load_params $(HEADLINE)/hybrid/best.pt --teacher $(HEADLINE)/teacher.pt
 	$(RUN) pcnn_train.py --config configs/cpen455_wide.yaml $(DATA) --device cuda --run_dir $(HEADLINE)/wide --resume auto
-	$(RUN) -m training.results $(HEADLINE)/published $(HEADLINE)/ours $(HEADLINE)/hybrid $(HEADLINE)/wide
+	$(RUN) -m training.results $(addprefix $(HEADLINE)/,published ours hybrid distilled wide)
 
 # By the published protocol. DATA_DIR=... as above; CHECKPOINT=... for another network.
 fid: $(VENV)/.installed ## measure the FID of the pretrained checkpoint

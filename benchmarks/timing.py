@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import layers.blocks
+from layers.activation import Padding
 from model import PixelCNN
 from utils.precision import DTYPES
 
@@ -20,12 +21,18 @@ def make_net(device: torch.device, *settings: int, **more: float) -> PixelCNN:
     return PixelCNN(*settings, **more).to(device).eval()
 
 
+def plain_concat_elu(*parts: torch.Tensor, padding: Padding | None = None) -> torch.Tensor:
+    x = torch.cat(parts, dim=1)
+    x = F.elu(torch.cat((x, -x), dim=1))
+    return F.pad(x, padding) if padding else x
+
+
 @contextmanager
 def plain_blocks() -> Iterator[None]:
     """Inside, blocks use PyTorch's own elu, dropout and glu, and TF32 is on, PyTorch's default."""
     tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, True
     ours = {name: getattr(layers.blocks, name) for name in ("concat_elu", "dropout", "gated_residual")}
-    layers.blocks.concat_elu = lambda x: F.elu(torch.cat((x, -x), dim=1))
+    layers.blocks.concat_elu = plain_concat_elu
     layers.blocks.dropout = F.dropout
     layers.blocks.gated_residual = lambda x, update: x + F.glu(update, dim=1)
     try:

@@ -1,30 +1,52 @@
 """Elementwise operations of a residual block, with few memory passes and exponentials in eager PyTorch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Padding = tuple[int, int, int, int]  # columns left and right, rows above and below, as of F.pad
+
 
 def concat_elu_into(out: Tensor, x: Tensor) -> None:
-    """Write concat_elu of x [B, C, ...] to ``out`` [B, 2C, ...].
-
-    elu(x) and elu(-x) share one exponential: they are max(x, e) and max(-x, e) with e = exp(-|x|) - 1.
-    """
+    """Write concat_elu of x [B, C, ...] to ``out`` [B, 2C, ...]."""
     positive, negative = out.chunk(2, dim=1)
+    both_elus_into(positive, negative, x)
+
+
+def both_elus_into(positive: Tensor, negative: Tensor, x: Tensor) -> None:
+    """Write elu(x) to ``positive`` and elu(-x) to ``negative``, each like x.
+
+    They share one exponential: they are max(x, e) and max(-x, e) with e = exp(-|x|) - 1.
+    """
     minus = torch.neg(x)
     e = torch.minimum(x, minus).expm1_()
     torch.maximum(x, e, out=positive)
     torch.maximum(minus, e, out=negative)
 
 
-def _concat_elu(x: Tensor) -> Tensor:
-    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+def _concat_elu(parts: Sequence[Tensor], padding: Padding | None = None) -> Tensor:
+    """concat_elu of ``parts`` joined along channels, zero-padded, each value written once."""
+    x, channels = parts[0], sum(part.shape[1] for part in parts)
+    last = x.dim() == 4 and all(part.is_contiguous(memory_format=torch.channels_last) for part in parts)
     layout = torch.channels_last if last else torch.contiguous_format
-    shape = (x.shape[0], 2 * x.shape[1], *x.shape[2:])
-    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-    concat_elu_into(out, x)
+    rest = list(x.shape[2:])
+    if padding:
+        left, right, above, below = padding
+        rest = [above + rest[0] + below, left + rest[1] + right]
+    out = torch.empty((x.shape[0], 2 * channels, *rest), dtype=x.dtype, device=x.device, memory_format=layout)
+    inside = out
+    if padding:
+        height, width = rest
+        for border in (out[:, :, :above], out[:, :, height - below :], out[..., :left], out[..., width - right :]):
+            border.zero_()
+        inside = out[:, :, above : height - below, left : width - right]
+    positive, negative = inside.chunk(2, dim=1)
+    sizes = [part.shape[1] for part in parts]
+    for part, plus, minus in zip(parts, positive.split(sizes, dim=1), negative.split(sizes, dim=1), strict=True):
+        both_elus_into(plus, minus, part)
     return out
 
 
@@ -33,7 +55,7 @@ class _ConcatELU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        out = _concat_elu(x)
+        out = _concat_elu((x,))
         ctx.save_for_backward(out)
         return out
 
@@ -46,16 +68,22 @@ class _ConcatELU(torch.autograd.Function):
         return positive - negative
 
 
-def concat_elu(x: Tensor) -> Tensor:
+def concat_elu(*parts: Tensor, padding: Padding | None = None) -> Tensor:
     """elu(x) and elu(-x) side by side: [B, C, ...] -> [B, 2C, ...] (Salimans et al. 2017, appendix).
 
-    Under autocast the output has the dtype of the convolution that follows.
+    x is ``parts`` joined along channels, and the output is zero-padded by ``padding``, which needs [B, C, H, W]. Under
+    autocast the output has the dtype of the convolution that follows.
     """
-    if torch.is_autocast_enabled(x.device.type) and x.dtype == torch.float32:
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    if torch.compiler.is_compiling():  # the compiler fuses the plain form
-        return F.elu(torch.cat((x, -x), dim=1))
-    return _ConcatELU.apply(x) if torch.is_grad_enabled() else _concat_elu(x)
+    device = parts[0].device.type
+    if torch.is_autocast_enabled(device):
+        low = torch.get_autocast_dtype(device)
+        parts = tuple(part.to(low) if part.dtype == torch.float32 else part for part in parts)
+    if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _concat_elu(parts, padding)
+    x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    # the compiler fuses the plain form
+    out = F.elu(torch.cat((x, -x), dim=1)) if torch.compiler.is_compiling() else _ConcatELU.apply(x)
+    return F.pad(out, padding) if padding else out
 
 
 class _GatedResidual(torch.autograd.Function):

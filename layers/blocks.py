@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from layers.activation import concat_elu, dropout, gated_residual
@@ -26,7 +25,9 @@ class ActivatedConv(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(dropout(concat_elu(x), self.dropout, self.training))
+        if self.training and self.dropout:
+            return self.conv(dropout(concat_elu(x), self.dropout, True))
+        return self.conv.padded(concat_elu(x, padding=self.conv.padding))
 
 
 class SideInput(nn.Module):
@@ -37,7 +38,7 @@ class SideInput(nn.Module):
         self.nin = NetworkInNetwork(2 * nr_sides * nr_filters, nr_filters)
 
     def forward(self, hidden: Tensor, *sides: Tensor) -> Tensor:
-        return hidden + self.nin(concat_elu(torch.cat(sides, dim=1)))
+        return hidden + self.nin(concat_elu(*sides))
 
 
 class GatedResidualBlock(nn.Module):

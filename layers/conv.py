@@ -42,7 +42,11 @@ class DownShiftedConv2d(nn.Module):
         self.shift_down = shift_down
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(F.pad(x, self.padding))
+        return self.padded(F.pad(x, self.padding))
+
+    def padded(self, x: Tensor) -> Tensor:
+        """The same for an x that has its padding."""
+        x = self.conv(x)
         return F.pad(x, (0, 0, 1, -1)) if self.shift_down else x
 
 
@@ -63,7 +67,11 @@ class DownRightShiftedConv2d(nn.Module):
         self.shift_right = shift_right
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(F.pad(x, self.padding))
+        return self.padded(F.pad(x, self.padding))
+
+    def padded(self, x: Tensor) -> Tensor:
+        """The same for an x that has its padding."""
+        x = self.conv(x)
         return F.pad(x, (1, -1)) if self.shift_right else x
 
 

@@ -163,6 +163,7 @@ def test_print_config_is_a_config(script, tmp_path):
         ("configs/cifar10.yaml", "validation"),
         ("configs/cpen455.yaml", "holdout"),
         ("configs/cpen455_hybrid.yaml", "holdout"),
+        ("configs/cpen455_distilled.yaml", "validation"),
         ("configs/cpen455_published.yaml", "validation"),
         ("configs/cpen455_wide.yaml", "holdout"),
     ],

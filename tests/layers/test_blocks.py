@@ -22,6 +22,20 @@ def test_concat_elu():
     torch.testing.assert_close(concat_elu(x), expected)
 
 
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("padding", [None, (1, 1, 1, 0), (1, 0, 1, 0), (0, 2, 0, 3)])
+@pytest.mark.parametrize("sizes", [[3], [2, 3]])
+def test_concat_elu_of_several_parts_is_padded_with_zeros(sizes, padding, layout, grad):
+    parts = [torch.randn(2, size, 4, 5).to(memory_format=layout) for size in sizes]
+    with torch.set_grad_enabled(grad):
+        out = concat_elu(*parts, padding=padding)
+    x = torch.cat(parts, dim=1)
+    expected = torch.nn.functional.pad(torch.nn.functional.elu(torch.cat((x, -x), dim=1)), padding or (0, 0, 0, 0))
+    torch.testing.assert_close(out, expected)
+    assert out.is_contiguous(memory_format=layout)
+
+
 def test_side_input_joins_the_sides_in_order():
     side = SideInput(NR_FILTERS, 2)
     first, second = torch.randn(2, 1, NR_FILTERS, 3, 3).unbind()
