@@ -40,5 +40,6 @@ def test_a_baseline_says_whether_it_saw_the_held_out_images(tmp_path, settings):
     assert holds_out(load_baseline(tmp_path / "x.pt")) == settings.get("hold_out", False)
 
 
-def test_the_pretrained_checkpoint_was_chosen_on_held_out_images():
-    assert chosen_on(load_checkpoint(PRETRAINED)) == "holdout"
+def test_the_pretrained_checkpoint_is_of_a_last_epoch_on_all_training_images():
+    net = load_checkpoint(PRETRAINED)
+    assert chosen_on(net) is None and not holds_out(net)
