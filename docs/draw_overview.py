@@ -18,7 +18,7 @@ SAMPLES = (68, 4, 464, 400)  # left, top, right, bottom: four columns of samples
 MATRIX = (82, 5, 446, 368)  # the cells of the confusion matrix
 ATTRIBUTIONS = (  # an image, its map, and the two classes that the map compares
     ((3, 27, 186, 209), (193, 27, 376, 209), "burger", "pizza"),
-    ((435, 259, 618, 441), (625, 259, 808, 441), "panda", "koala"),
+    ((867, 259, 1050, 441), (1057, 259, 1240, 441), "panda", "koala"),
 )
 
 
