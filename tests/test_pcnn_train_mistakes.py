@@ -110,7 +110,7 @@ def test_what_is_wrong_at_the_start_is_told_before_the_images_are_read(tmp_path,
     for flags, word in (
         (["--run_dir", str(tmp_path / "full")], "not empty"),
         (["--load_params", str(tmp_path / "none.pt")], "none.pt"),
-        (["--load_params", str(shipped), "--nr_logistic_mix", "7"], "this run has 7"),
+        (["--load_params", str(shipped), "--nr_filters", "7"], "nr_filters"),
     ):
         with pytest.raises(SystemExit) as stop:
             run_script(lambda flags=flags: pcnn_train.main(["--dataset", "digits", *flags]))

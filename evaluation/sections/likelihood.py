@@ -7,7 +7,7 @@ from torch import Tensor
 from data import ImageSet
 from data.splits import hold_out
 from evaluation.lossless import available_formats, compressed_bits
-from evaluation.protocol import trained_with
+from evaluation.protocol import evaluated_on
 from evaluation.sections.images import EvaluationImages, some
 from evaluation.sections.networks import Network
 from evaluation.sections.report import Report
@@ -78,7 +78,7 @@ def bits(network: Network, split: ImageSet, name: str) -> Tensor:
 def training_images(net: PixelCNN, images: EvaluationImages) -> ImageSet:
     """Those that the network was trained on, of many a random part."""
     split = images.train
-    if trained_with(net).get("select_on") == "holdout":
+    if evaluated_on(net) == "holdout":
         split = hold_out(split)[0]
     return split.part(some(len(split), TRAIN_IMAGES))
 
