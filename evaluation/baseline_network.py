@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.scoring import maps_at_a_time
-from model import SIDES, check_tensors, to_unit, torch_load, write_checkpoint
+from model import check_description, check_tensors, to_unit, torch_load, write_checkpoint
 from utils.errors import CheckpointError, reason
 from utils.memory import FittingBatches
 from utils.precision import Precision, autocast, pick_precision
-from utils.text import composed
 
 if TYPE_CHECKING:
     from torchvision.models.resnet import ResNet
@@ -94,11 +93,7 @@ def load_baseline(path: str | Path, device: str | torch.device = "cpu") -> "ResN
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; it cannot be used")
     blocks, weights, names = content.pop("blocks"), content.pop("weights"), content.pop("class_names")
     try:
-        height, width = content.pop("image_size")
-        if height not in SIDES or width not in SIDES:
-            raise ValueError(f"image_size is {height}x{width}, not multiples of 4 from {SIDES[0]} to {SIDES[-1]}")
-        if not isinstance(names, list) or not names or len({*map(composed, names)}) != len(names):
-            raise ValueError("class_names is not a list of different names")
+        names, size = check_description(names, content.pop("image_size"))
         check_blocks(blocks)
         check_tensors(weights)
         if any((value < 0).any() for name, value in weights.items() if name.endswith("running_var")):
@@ -111,7 +106,7 @@ def load_baseline(path: str | Path, device: str | torch.device = "cpu") -> "ResN
         net.load_state_dict(weights, assign=True)  # BatchNorm makes up for its counters
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
         raise CheckpointError(f"{path} is inconsistent and cannot be used: {reason(error)}") from None
-    net.class_names, net.image_size = tuple(map(composed, names)), (int(height), int(width))
+    net.class_names, net.image_size = names, size
     net.dataset = str(content.pop("dataset"))
     net.metadata = content
     return net.float().to(device).eval()

@@ -2,6 +2,7 @@
 
 from model.checkpoint import (
     PRETRAINED,
+    check_description,
     check_tensors,
     check_weights,
     checkpoint_files,
@@ -28,6 +29,7 @@ __all__ = [
     "PixelCNN",
     "Sampler",
     "bits_per_dim",
+    "check_description",
     "check_tensors",
     "check_weights",
     "checkpoint_files",

@@ -145,6 +145,18 @@ def check_tensors(state: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is non-finite")
 
 
+def check_description(names: Any, size: Any) -> tuple[tuple[str, ...], tuple[int, int]]:
+    """The class names of a file, in composed Unicode, and its image size (H, W). Raises ValueError, TypeError."""
+    height, width = size
+    if type(height) is not int or type(width) is not int or height not in SIDES or width not in SIDES:
+        raise ValueError(f"image_size is {height!r} x {width!r}, not multiples of 4 from {SIDES[0]} to {SIDES[-1]}")
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names is not a list of names")
+    if len({*map(composed, names)}) < len(names):
+        raise ValueError("class_names has a name twice")
+    return tuple(map(composed, names)), (height, width)
+
+
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weights: str = "ema") -> PixelCNN:
     """The network of a checkpoint, in eval mode on ``device``.
 
@@ -162,21 +174,16 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu", weight
         state = ema
     settings, names, size = checkpoint.pop("model"), checkpoint.pop("class_names"), checkpoint.pop("image_size")
     try:
-        height, width = (int(side) for side in size)
-        if height not in SIDES or width not in SIDES:
-            raise ValueError(f"image_size is {height}x{width}, not multiples of 4 from {SIDES[0]} to {SIDES[-1]}")
+        names, size = check_description(names, size)
         check_weights(state, settings["nr_resnet"])
         with torch.device("meta"):  # allocates nothing before the shapes are checked
             net = PixelCNN(**settings)
         net.load_state_dict(state, assign=True)
-        if not isinstance(names, list | tuple) or len(names) != net.num_classes:
+        if len(names) != net.num_classes:
             raise ValueError(f"class_names is not a list of {net.num_classes} names")
-        net.class_names = tuple(composed(str(name)) for name in names)
-        if len({*net.class_names}) < len(names):
-            raise ValueError("class_names has a name twice")
-        net.image_size = (height, width)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
         raise CheckpointError(f"{path} is inconsistent and cannot be used: {reason(error)}") from None
+    net.class_names, net.image_size = names, size
     net.dataset = str(checkpoint.pop("dataset"))
     net.metadata = checkpoint
     return net.requires_grad_(True).float().to(device).eval()
