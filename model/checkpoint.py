@@ -148,8 +148,8 @@ def check_tensors(state: Mapping[str, Any]) -> None:
 def check_description(names: Any, size: Any) -> tuple[tuple[str, ...], tuple[int, int]]:
     """The class names of a file, in composed Unicode, and its image size (H, W). Raises ValueError, TypeError."""
     height, width = size
-    if type(height) is not int or type(width) is not int or height not in SIDES or width not in SIDES:
-        raise ValueError(f"image_size is {height!r} x {width!r}, not multiples of 4 from {SIDES[0]} to {SIDES[-1]}")
+    if not all(type(side) is int and side in SIDES for side in (height, width)):
+        raise ValueError(f"image_size is {size!r}, not two whole multiples of 4 from {SIDES[0]} to {SIDES[-1]}")
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError("class_names is not a list of names")
     if len({*map(composed, names)}) < len(names):
