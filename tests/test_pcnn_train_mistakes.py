@@ -76,6 +76,10 @@ def bad_cases(tmp_path):
             "--dataset digits --fusion none --discriminative_weight 0.1",
             "--discriminative_weight: with --fusion none the network does not see the class; give another --fusion",
         ),
+        (
+            "--dataset digits --discriminative_weight 0.1 --cutmix_prob 0.5",
+            "--cutmix_prob: it changes only images that count in the cross-entropy alone; give --discriminative_share",
+        ),
     ]
 
 

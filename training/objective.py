@@ -11,12 +11,15 @@ from model import bits_per_dim
 from training.settings import TrainSettings
 
 
-def candidate_classes(labels: Tensor, num_classes: int, negatives: int) -> Tensor:
-    """The true class of each image, then ``negatives`` distinct others at random: int64 [B] -> [B, 1 + negatives].
+def candidate_classes(labels: Tensor, num_classes: int, negatives: int, others: Tensor | None = None) -> Tensor:
+    """The true class of each image, then ``negatives`` distinct ones at random: int64 [B] -> [B, 1 + negatives].
 
-    Random numbers are torch's global ones of the labels' device.
+    One of ``others`` [B], if given, that is not the true class comes second. Random numbers are torch's global ones of
+    the labels' device.
     """
     keys = torch.rand(len(labels), num_classes, device=labels.device)
+    if others is not None:
+        keys.scatter_(1, others[:, None], 1.0)  # the others are below 1
     keys.scatter_(1, labels[:, None], 2.0)  # the true class comes first
     return keys.topk(1 + negatives, dim=1).indices
 
@@ -28,6 +31,14 @@ def likelihood_images(settings: TrainSettings, batch: int) -> int:
     return max(1, batch - round(settings.discriminative_share * batch))
 
 
+def mixed_labels(classes: Tensor, others: Tensor, kept: Tensor) -> Tensor:
+    """Labels as probabilities over ``classes`` [B, 1 + k], the true one first: ``kept`` [B] for that, the rest for the
+    one of ``others`` [B], which is among them: float32 [B, 1 + k]."""
+    labels = (classes == others[:, None]) * (1 - kept)[:, None]
+    labels[:, 0] += kept
+    return labels
+
+
 def hybrid_loss(
     log_p: Tensor,
     image_shape: tuple[int, ...],
@@ -35,6 +46,7 @@ def hybrid_loss(
     temperature: float,
     label_smoothing: float = 0.0,
     images: int | None = None,
+    labels: Tensor | None = None,
     target: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """bits/dim under the true class + ``weight`` x cross-entropy of softmax(log p / temperature), both means over B.
@@ -46,14 +58,15 @@ def hybrid_loss(
         temperature: nats; a likelihood of thousands of pixels is a far too confident classifier at 1.
         label_smoothing: the share of the target that is spread over all 1 + k classes (Szegedy et al. 2016).
         images: bits/dim is the mean over that many images, the first ones; over all by default.
-        target: the probabilities that the cross-entropy is against, [B, 1 + k]; by default 1 for the true class.
+        labels: as probabilities, [B, 1 + k]; by default 1 for the true class.
+        target: the probabilities that the cross-entropy is against, [B, 1 + k]; by default the labels.
 
     Returns:
-        The loss, its bits/dim, and the cross-entropy in nats against the true class, without label smoothing: three
+        The loss, its bits/dim, and the cross-entropy in nats against the labels, without label smoothing: three
         scalars.
     """
     bpd = bits_per_dim(-log_p[:images, 0].mean(), image_shape)
-    truth = torch.zeros(len(log_p), dtype=torch.int64, device=log_p.device)
+    truth = torch.zeros(len(log_p), dtype=torch.int64, device=log_p.device) if labels is None else labels
     cross_entropy = minimised = F.cross_entropy(log_p / temperature, truth)
     if label_smoothing or target is not None:
         wanted = truth if target is None else target

@@ -19,6 +19,7 @@ from utils.values import (
     PathName,
     PositiveFloat,
     PositiveInt,
+    Probability,
     Seed,
     Temperature,
 )
@@ -85,6 +86,9 @@ class TrainSettings:
         discriminative_share: share of the images of each batch that count in the cross-entropy alone; with flip+shift
             only these are moved. By default all images count in both terms, and are moved. No effect where that weight
             is 0.
+        cutmix_prob: probability of CutMix for the images that count in the cross-entropy alone: a rectangle of another
+            one of the batch is pasted into them, and their label is both, by area; 0 to 1. No effect where that
+            weight is 0; else it needs a discriminative_share.
         teacher: distill from this file of python -m evaluation.baseline: the cross-entropy is against its posterior
             instead of the labels. No effect where that weight is 0; metrics give the cross-entropy against the labels.
         grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit. The size
@@ -158,6 +162,7 @@ class TrainSettings:
     negatives: PositiveInt | None = None
     label_smoothing: Fraction = 0.0
     discriminative_share: Fraction = 0.0
+    cutmix_prob: Probability = 0.0
     teacher: PathName | None = field(default=None, metadata=MACHINE)
     grad_clip: NonNegativeFloat = 0.0
     ema: Fraction = 0.9995

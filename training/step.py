@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from model import PixelCNN, bits_per_dim, check_weights, log_likelihood
-from training.objective import candidate_classes, hybrid_loss, likelihood_images
+from training.cutmix import cutmix
+from training.objective import candidate_classes, hybrid_loss, likelihood_images, mixed_labels
 from training.optimization import MovingAverage, make_optimizer, restore_optimizer
 from training.saved_values import number, whole_number
 from training.settings import TrainSettings
@@ -173,7 +174,13 @@ class TrainingStep:
             if not settings.discriminative_weight:
                 bpd = bits_per_dim(-self.log_likelihood(images, labels).mean(), shape)
                 return bpd, torch.stack((bpd.detach(), torch.zeros_like(bpd)))
-            classes = candidate_classes(labels, self.net.num_classes, self.negatives)
+            likely = likelihood_images(settings, len(images))
+            others = known = None
+            if settings.cutmix_prob and likely < len(images):
+                images, others, kept = cutmix(images, labels, likely, settings.cutmix_prob)
+            classes = candidate_classes(labels, self.net.num_classes, self.negatives, others)
+            if others is not None:
+                known = mixed_labels(classes, others, kept)
             log_p = self.log_likelihood(images.repeat_interleave(classes.shape[1], dim=0), classes.flatten())
             target = None if self.teacher is None else self.teacher(images, classes)
         loss, *parts = hybrid_loss(
@@ -182,7 +189,8 @@ class TrainingStep:
             settings.discriminative_weight,
             settings.posterior_temperature,
             settings.label_smoothing,
-            likelihood_images(settings, len(images)),
+            likely,
+            known,
             target,
         )
         return loss, torch.stack(parts).detach()

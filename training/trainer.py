@@ -70,6 +70,11 @@ class Trainer:
                 "--discriminative_weight: with --fusion none the network does not see the class; "
                 "give another --fusion, or leave the weight out"
             )
+        if settings.cutmix_prob and settings.discriminative_weight and not settings.discriminative_share:
+            raise UserError(
+                "--cutmix_prob: it changes only images that count in the cross-entropy alone; "
+                "give --discriminative_share, 0.5 for instance"
+            )
         # lexists: a link to a disk that is not mounted is no new run
         last = resumed / "last.pt" if resumed is not None and os.path.lexists(resumed / "last.pt") else None
         load_params = settings.load_params if last is None else None

@@ -7,6 +7,7 @@ from training.settings import TrainSettings
 from training.step import TrainingStep
 
 HYBRID = {"discriminative_weight": 0.1, "negatives": 1}
+CUTMIX = {"discriminative_weight": 0.1, "discriminative_share": 0.5, "cutmix_prob": 0.75}
 MUON = {"optimizer": "muon", "weight_decay": 0.01}
 
 

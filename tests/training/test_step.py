@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model import PixelCNN
-from tests.training.steps import HYBRID, MUON, batches, make_step, run
+from tests.training.steps import CUTMIX, HYBRID, MUON, batches, make_step, run
 from training.settings import TrainSettings
 from training.step import TrainingStep
 from utils.cuda_graph import GraphedFunction, capture
@@ -25,7 +25,7 @@ def saved(step: TrainingStep) -> dict:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("more", [{}, HYBRID, {"grad_clip": 0.0, "lr_schedule": "cosine", "ema": 0.0}, MUON])
+@pytest.mark.parametrize("more", [{}, HYBRID, CUTMIX, {"grad_clip": 0.0, "lr_schedule": "cosine", "ema": 0.0}, MUON])
 def test_a_replayed_step_is_the_plain_one(more, precision, recorded_graphs, monkeypatch):
     """The skipped step, the schedule, dropout and the wrong classes included, bit for bit."""
     graphed = make_step(precision, cuda_graph=True, **more)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 import training.optimization
 import training.step
 from model import PixelCNN, Sampler, image_generators
-from tests.training.steps import HYBRID, MUON
+from tests.training.steps import CUTMIX, HYBRID, MUON
 from training.settings import TrainSettings
 from training.step import TrainingStep
 from utils.cuda_graph import GraphedFunction
@@ -75,7 +75,7 @@ def test_the_counter_finds_waits(waits):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("graphed", [False, True])
-@pytest.mark.parametrize("more", [{}, HYBRID, MUON])
+@pytest.mark.parametrize("more", [{}, HYBRID, CUTMIX, MUON])
 def test_a_step_on_cuda_never_waits(precision, graphed, more):
     """Nor does it mix devices, nor read a number back, which fails on tensors without data."""
     settings = TrainSettings(compile=False, grad_clip=1.0, cuda_graph=graphed, warmup=2, **more)
