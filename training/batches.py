@@ -62,7 +62,7 @@ class Batches:
         settings: of the run.
         device: of the batches.
 
-    Raises UserError where there are fewer images than processes.
+    Raises UserError where there are fewer images than processes, or --discriminative_share is no image of a batch.
 
     Attributes:
         batch_size: images per step and process.
@@ -78,6 +78,11 @@ class Batches:
             raise UserError(f"{len(split)} training images are fewer than the {world_size()} processes; use fewer")
         self.batch_size = min(settings.batch_size, len(split) // world_size())
         self.in_likelihood = likelihood_images(settings, self.batch_size)
+        share = settings.discriminative_share
+        if settings.discriminative_weight and share and self.in_likelihood == self.batch_size:
+            raise UserError(
+                f"--discriminative_share {share:g} of {self.batch_size} images per step and process is none; raise it or --batch_size"
+            )
         self.joint_batch = self.batch_size * world_size()
         self.per_epoch = len(self.labels) // self.joint_batch
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 class Mixed(NamedTuple):
     """Images with rectangles of others: ``images``, uint8 [B, C, H, W], ``others``, the classes of the rectangles,
-    int64 [B] (the image's own where there is none), and ``kept``, the rest of each image's area, float32 [B]."""
+    int64 [B] (the image's own where none is pasted), and ``kept``, the rest of each image's area, float32 [B]."""
 
     images: Tensor
     others: Tensor

@@ -87,8 +87,9 @@ class TrainSettings:
             only these are moved. By default all images count in both terms, and are moved. No effect where that weight
             is 0.
         cutmix_prob: probability of CutMix for the images that count in the cross-entropy alone: a rectangle of another
-            one of the batch is pasted into them, and their label is both, by area; 0 to 1. No effect where that
-            weight is 0; else it needs a discriminative_share.
+            one of the batch is pasted into them, and their label is both, by area; 0 to 1. It needs a
+            discriminative_share. No effect where that weight is 0; metrics give the cross-entropy against such labels,
+            which does not reach 0.
         teacher: distill from this file of python -m evaluation.baseline: the cross-entropy is against its posterior
             instead of the labels. No effect where that weight is 0; metrics give the cross-entropy against the labels.
         grad_clip: largest norm of the gradient of the loss; longer ones are scaled down to it; 0 is no limit. The size

@@ -111,3 +111,14 @@ def test_only_the_share_for_the_cross_entropy_is_moved():
         seen = torch.cat([x for x, _ in batches.Batches(split, more, torch.device("cpu")).epoch(1)])
         moved = (seen != images).flatten(1).any(1).view(4, 10)
         assert not moved[:, :still].any() and moved[:, still:].sum() > (40 - 4 * still) // 2
+
+
+def test_a_share_of_no_image_is_refused():
+    """Else all images would be moved, and none mixed."""
+    split = ImageSet(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"), tuple("12345678"))
+    for size, share in ((4, 0.1), (1, 0.9)):
+        settings = TrainSettings(batch_size=size, discriminative_weight=0.1, discriminative_share=share)
+        with pytest.raises(UserError, match=f"--discriminative_share {share} of {size} images per step and process is"):
+            batches.Batches(split, settings, torch.device("cpu"))
+    settings = TrainSettings(batch_size=4, discriminative_share=0.1)  # it has no effect
+    assert batches.Batches(split, settings, torch.device("cpu")).in_likelihood == 4

@@ -117,7 +117,7 @@ def on_cuda(device, precision, **settings) -> TrainingStep:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("more", [{}, HYBRID, MUON, {"compile": True}])
+@pytest.mark.parametrize("more", [{}, HYBRID, CUTMIX, MUON, {"compile": True}])
 def test_on_cuda_a_captured_step_is_the_plain_one(cuda, precision, more):
     """Up to rounding, as the gradients of convolutions are summed in any order."""
     if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
