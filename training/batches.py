@@ -81,7 +81,8 @@ class Batches:
         share = settings.discriminative_share
         if settings.discriminative_weight and share and self.in_likelihood == self.batch_size:
             raise UserError(
-                f"--discriminative_share {share:g} of {self.batch_size} images per step and process is none; raise it or --batch_size"
+                f"--discriminative_share {share:g} of {self.batch_size} images per step and process is none; "
+                "raise it or --batch_size"
             )
         self.joint_batch = self.batch_size * world_size()
         self.per_epoch = len(self.labels) // self.joint_batch

@@ -103,7 +103,8 @@ class TrainingStep:
         next call may overwrite.
 
         A step with a non-finite gradient changes no weight and no moment of the optimiser; it is counted in ``sums``.
-        ``seed`` is that of dropout, of the wrong classes and of CutMix. Raises UserError where the batch does not fit in memory.
+        ``seed`` is that of dropout, of the wrong classes and of CutMix. Raises UserError where the batch does not fit
+        in memory.
         """
         self.seed = seed
         self._set_seed()
