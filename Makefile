@@ -59,7 +59,7 @@ demo: $(VENV)/.installed ## train on the embedded digits, classify and generate:
 	@echo "  $(DEMO)/predictions.csv     a label, a confidence and log p(image | class) for each of them"
 	@echo "  $(DEMO)/run/curves.png      learning curves: bits per dimension and accuracy"
 	@echo "  $(DEMO)/run/best.pt         the trained network"
-	@echo "and from the pretrained checkpoint (burger, panda, koala, pizza):"
+	@echo "and from the pretrained checkpoints (burger, panda, koala, pizza):"
 	@echo "  $(DEMO)/drawn_grid.png      samples"
 	@echo "  $(DEMO)/examples.csv        predictions for the images in examples/, which are earlier samples"
 	@echo "  $(DEMO)/explanations/       their attribution maps"
@@ -106,7 +106,7 @@ headline: $(VENV)/.installed ## train the published configuration, our stages an
 	$(RUN) -m training.results $(addprefix $(HEADLINE)/,published ours hybrid distilled wide)
 
 # By the published protocol. DATA_DIR=... as above; CHECKPOINT=... for another network.
-fid: $(VENV)/.installed ## measure the FID of the pretrained checkpoint
+fid: $(VENV)/.installed ## measure the FID of the pretrained checkpoint for samples
 	$(RUN) generate.py $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --per_class 25 --temperature 1 --out fid_samples --overwrite true \
 		--fid cpen455:test --fid_dims 192 $(DATA)
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from model import PRETRAINED, load_checkpoint
+from model import PRETRAINED, PRETRAINED_SAMPLES, load_checkpoint
 from utils.arguments import parse_settings
 from utils.device import pick_device
 from utils.errors import UserError
@@ -29,15 +29,16 @@ class AppSettings:
 
     Args:
         checkpoint: a .pt file of pcnn_train.py, or an exported folder, that classifies; by default the pretrained
-            checkpoint (burger, panda, koala, pizza).
-        samples_checkpoint: the one that generates and completes; by default that of --checkpoint.
+            checkpoint for labels (burger, panda, koala, pizza).
+        samples_checkpoint: the one that generates and completes; by default that of --checkpoint, or without it the
+            pretrained checkpoint for samples.
         runs_dirs: folders whose runs are shown.
         host: the address to listen on; 0.0.0.0 is every network of this machine, for anybody who reaches it.
         port: 1 to 65535.
         device: auto (CUDA where there is one, else cpu), cpu, cuda, cuda:1, mps, ...
     """
 
-    checkpoint: PathName = PRETRAINED
+    checkpoint: PathName | None = None
     samples_checkpoint: PathName | None = None
     runs_dirs: PathNames = field(default_factory=lambda: ["runs", "sweeps"])
     host: str = "127.0.0.1"
@@ -52,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata; what matters is on the page
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which looks for updates
     device = pick_device(settings.device)
-    net = load_checkpoint(settings.checkpoint, device)
-    samples_net = load_checkpoint(settings.samples_checkpoint, device) if settings.samples_checkpoint else net
+    net = load_checkpoint(settings.checkpoint or PRETRAINED, device)
+    samples_net = load_checkpoint(settings.samples_checkpoint or settings.checkpoint or PRETRAINED_SAMPLES, device)
 
     from webapp.files import temporary_files
 

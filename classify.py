@@ -51,7 +51,7 @@ class ClassifySettings:
     """Settings of classify.py.
 
     Args:
-        checkpoint: a .pt file of pcnn_train.py, or an exported folder; by default the pretrained checkpoint
+        checkpoint: a .pt file of pcnn_train.py, or an exported folder; by default the pretrained checkpoint for labels
             (burger, panda, koala, pizza).
         paths: files and folders of images.
         out: the CSV file to write; - is standard output.

@@ -49,7 +49,7 @@ class EvaluateSettings:
 
     Args:
         checkpoints: .pt files of pcnn_train.py and evaluation.baseline, and exported folders; by default the
-            pretrained checkpoint, or with --images none.
+            pretrained checkpoint for labels, or with --images none.
         out: the folder of the report: new, empty, or that of an earlier report, which is replaced.
         sections: some of classification, likelihood, samples, robustness, unseen; by default all.
         dataset: the data set; by default that of the first checkpoint.

@@ -2,6 +2,7 @@
 
 from model.checkpoint import (
     PRETRAINED,
+    PRETRAINED_SAMPLES,
     check_description,
     check_tensors,
     check_weights,
@@ -24,6 +25,7 @@ from utils.errors import CheckpointError
 
 __all__ = [
     "PRETRAINED",
+    "PRETRAINED_SAMPLES",
     "SIDES",
     "CheckpointError",
     "PixelCNN",

@@ -19,7 +19,8 @@ from utils.files import atomic_write, file_hash
 from utils.text import composed, one_line
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
-PRETRAINED = str(CHECKPOINTS / "cpen455.pt")
+PRETRAINED = str(CHECKPOINTS / "cpen455.pt")  # the one for labels
+PRETRAINED_SAMPLES = str(CHECKPOINTS / "cpen455_samples.pt")  # the better one for samples
 FORMAT = "conditional-pixelcnn++ 1"
 
 

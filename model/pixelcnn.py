@@ -223,7 +223,7 @@ class PixelCNN(nn.Module):
 
         The network is in eval mode, as `from_pretrained` returns it. Raises ValueError for an unknown class.
 
-        >>> net = PixelCNN.from_pretrained("checkpoints/cpen455.pt")
+        >>> net = PixelCNN.from_pretrained("checkpoints/cpen455_samples.pt")
         >>> net.sample(["panda", "pizza"], seed=1).shape
         torch.Size([2, 3, 32, 32])
         """

@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.baseline_network import build_baseline, load_baseline, save_baseline
 from evaluation.protocol import chosen_on, holds_out
-from model import PRETRAINED, PixelCNN, load_checkpoint, save_checkpoint
+from model import PRETRAINED, PRETRAINED_SAMPLES, PixelCNN, load_checkpoint, save_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ def test_a_baseline_says_whether_it_saw_the_held_out_images(tmp_path, settings):
     assert holds_out(load_baseline(tmp_path / "x.pt")) == settings.get("hold_out", False)
 
 
-def test_the_pretrained_checkpoint_is_of_a_last_epoch_on_all_training_images():
-    net = load_checkpoint(PRETRAINED)
+@pytest.mark.parametrize("path", [PRETRAINED, PRETRAINED_SAMPLES])
+def test_the_pretrained_checkpoint_is_of_a_last_epoch_on_all_training_images(path):
+    net = load_checkpoint(path)
     assert chosen_on(net) is None and not holds_out(net)
