@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which looks for updates
     device = pick_device(settings.device)
     net = load_checkpoint(settings.checkpoint or PRETRAINED, device)
-    samples_net = load_checkpoint(settings.samples_checkpoint or settings.checkpoint or PRETRAINED_SAMPLES, device)
+    draws = settings.samples_checkpoint or (None if settings.checkpoint else PRETRAINED_SAMPLES)
+    samples_net = load_checkpoint(draws, device) if draws else net
 
     from webapp.files import temporary_files
 

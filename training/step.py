@@ -177,7 +177,7 @@ class TrainingStep:
                 return bpd, torch.stack((bpd.detach(), torch.zeros_like(bpd)))
             likely = likelihood_images(settings, len(images))
             others = known = None
-            if settings.cutmix_prob and likely < len(images):
+            if settings.cutmix_prob:
                 images, others, kept = cutmix(images, labels, likely, settings.cutmix_prob)
             classes = candidate_classes(labels, self.net.num_classes, self.negatives, others)
             if others is not None:
