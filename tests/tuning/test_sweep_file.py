@@ -1,6 +1,7 @@
 """Sweep files: every distribution of W&B, and the errors of invalid files."""
 
 import math
+from pathlib import Path
 
 import optuna
 import pytest
@@ -12,6 +13,8 @@ from scipy import stats
 from tuning.search_space import parse_parameter
 from tuning.sweep_file import fixed_settings, parse_sweep, read_sweep
 from utils.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def sample(options, count, name="lr", method="random"):
@@ -138,6 +141,21 @@ def test_the_ablation_is_the_digits_with_seven_fusions():
     with open("configs/digits.yaml") as file:
         digits = yaml.safe_load(file)
     assert sweep.constants == digits | {"max_epochs": 4, "sampling_interval": 4}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["sweep.yaml", *sorted(str(path) for path in CONFIGS.glob("*.yaml") if "\nparameters:" in path.read_text())],
+)
+def test_the_shipped_sweeps_can_run(path):
+    sweep = read_sweep(path)
+    assert sweep.parameters and fixed_settings(sweep).keys() >= sweep.constants.keys()
+
+
+def test_the_optimizer_sweep_ranks_by_held_out_likelihood():
+    sweep = read_sweep("configs/optimizer_sweep.yaml")
+    assert sweep.metric == "val_bpd" and sweep.goal == "minimize"
+    assert math.prod(len(p.options["values"]) for p in sweep.parameters) == 36
 
 
 def content(**changes):
