@@ -20,6 +20,7 @@ THEME = gr.themes.Default(primary_hue="orange", font=SYSTEM_FONTS, font_mono=["u
 CSS = """
 .verdict { font-size: 1.6em; }
 .warning { border-left: 4px solid #f97316; padding: 0.5em 0.8em; margin-top: 0.5em; background: rgb(249 115 22 / 12%); }
+#photo img { width: 100%; height: 100%; object-fit: contain; }
 #map img { image-rendering: pixelated; }
 footer, [data-testid=status-tracker].hidden { display: none !important; }
 @media (max-width: 640px) {
