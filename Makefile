@@ -66,8 +66,8 @@ demo: $(VENV)/.installed ## train on the embedded digits, classify and generate:
 	@echo
 	@echo "Next: make app, the same in the browser, with your own photos."
 
-test: $(VENV)/.installed-dev ## lint and run all tests: 15 to 25 minutes on two cores
-	@echo "This takes 15 to 25 minutes on two cores; make test-fast takes under two minutes."
+test: $(VENV)/.installed-dev ## lint and run all tests: 15 to 30 minutes on two cores
+	@echo "This takes 15 to 30 minutes on two cores; make test-fast takes under two minutes."
 	$(MAKE) lint
 	$(PYTEST)
 
