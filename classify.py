@@ -3,8 +3,8 @@
 A PATH is a file, or a folder that is searched recursively for files with an image's extension. --dataset NAME
 --split SPLIT classifies a split of a data set instead. The CSV has a row for each image, in order: path, label,
 class_name, confidence (posterior probability), bpd (bits per dimension under that class), typicality (the fraction of
-reference images with a lower score), logp_<class> (nats) for each class, error. A missing or unreadable file gets only an
-error, and the exit status is 1. A text that a spreadsheet would run as a formula is prefixed with '. Where the true
+reference images with a lower score), logp_<class> (nats) for each class, error. A missing or unreadable file gets only
+an error, and the exit status is 1. A text that a spreadsheet would run as a formula is prefixed with '. Where the true
 class is known (a folder above the image is named after a class, or the split has labels), accuracy and F1 are printed,
 and confusion.png and reliability.png are written beside the CSV.
 Rows are written to OUT.partial one by one, and --resume continues an interrupted classification. --out - writes the CSV

@@ -23,12 +23,13 @@ from evaluation.sections.likelihood import likelihood
 from evaluation.sections.networks import Network, check_networks, unique_names
 from evaluation.sections.report import Report, prepare_folder
 from evaluation.sections.robustness import robustness
-from evaluation.sections.samples import SampleSettings, read_folder, samples
+from evaluation.sections.samples import SampleSettings, read_folder, samples, too_few
 from evaluation.sections.summary import describe, summary_table
 from evaluation.sections.unseen import default_sets, read_sets, unseen
 from model import PRETRAINED
 from training.evaluation_run import log_report
 from utils.arguments import parse_settings, repeat_flag
+from utils.console import notify
 from utils.device import pick_device
 from utils.distributed import process_group, rank
 from utils.errors import UserError
@@ -167,12 +168,19 @@ def evaluate(settings: EvaluateSettings) -> int:
         settings.fid_dims,
     )
     sampling.check(images.judged)
+    if "samples" in sections or ("likelihood" in sections and any(network.generative for network in networks)):
+        _ = images.train  # read now, so that an error comes before anything is computed
+    lacking = too_few(images) if "samples" in sections else ""
+    if lacking and sections == ["samples"]:
+        raise UserError(lacking)
     read: list[str | Path] = [*paths, *(file for folder in folders for file in folder.files)]
     for folder in folders:
         if Path(settings.out).resolve().is_relative_to(Path(folder.path).resolve()):
             raise UserError(f"--out {printable(settings.out)} is in the folder of --images; give another one")
     if rank() == 0:
         prepare_folder(settings.out, read)
+        if lacking:
+            notify(lacking)
     report = Report(settings.out if rank() == 0 else None, f"Evaluation on {dataset}, {settings.split}")
     report.text(describe(networks, folders, images))
     for name in sections:

@@ -7,20 +7,17 @@ are evaluated once, with the weights of the last step; no epoch is chosen on the
 import dataclasses
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from data import DATASETS, ImageSet
-from data.folder import refuse_one_class
-from data.splits import hold_out
 from evaluation.baseline_network import BaselineScorer, build_baseline, save_baseline
 from evaluation.baseline_training import BaselineSettings, train_baseline
 from evaluation.images import files_of_split
 from evaluation.metrics import classification_scores, wilson_interval
-from evaluation.splits import load_labelled, say_left_out
+from evaluation.splits import held_out, load_labelled
 from utils.arguments import parse_settings
 from utils.device import pick_device
 from utils.errors import UserError
@@ -82,14 +79,8 @@ def load_images(settings: BaselineSettings) -> tuple[ImageSet, ImageSet]:
     for split, name in ((train, "train"), (validation, "validation")):
         files = files_of_split(split, settings.dataset, name, settings.data_dir)
         check_inputs([settings.out], files, "--out", settings.out)
-    if settings.dataset == "folder" and train.num_classes == 1:
-        assert settings.data_dir is not None  # else nothing was loaded
-        refuse_one_class(Path(settings.data_dir))
-    say_left_out(train, validation)
     if settings.hold_out:
-        train, held = hold_out(train)
-        if not len(held):
-            raise UserError("--hold_out: no class has two training images; add some, or leave it out")
+        train, _ = held_out(train, "--hold_out")
     if len(train) < 2:
         raise UserError("one training image is too few for batch normalization; add others")
     return train, validation

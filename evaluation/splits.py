@@ -1,10 +1,13 @@
-"""The training and validation images of a classifier."""
+"""The training, held-out and validation images of a classifier."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from data import DatasetName, ImageSet, check_readable, load_split
+from data.folder import refuse_one_class
+from data.splits import hold_out
 from evaluation.evaluate import check_labelled
 from model import SIDES
 from utils.console import notify
@@ -15,9 +18,17 @@ Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1])]  # pixels
 
 
 def load_labelled(
-    dataset: DatasetName, image_size: Side | None, data_dir: str | None, skip_bad_images: bool
+    dataset: DatasetName,
+    image_size: Side | None,
+    data_dir: str | None,
+    skip_bad_images: bool,
+    alternative: str | None = "",
 ) -> tuple[ImageSet, ImageSet]:
-    """The training and the validation images, each with a class; the arguments are those of `load_split`.
+    """The training and the validation images, each with a class; says what was left out.
+
+    Args:
+        dataset, image_size, data_dir, skip_bad_images: as of `load_split`.
+        alternative: to adding classes to a folder of one, as of `refuse_one_class`; None where one class will do.
 
     Raises UserError, DataError: also for a class of which no training image can be read.
     """
@@ -33,11 +44,18 @@ def load_labelled(
         raise UserError(f"no image of the class {train.class_names[min(lost)]} can be read; {train.describe_bad()}")
     check_labelled(train, f"{dataset} training")
     check_labelled(validation, f"{dataset} validation")
+    if dataset == "folder" and train.num_classes == 1 and alternative is not None:
+        assert data_dir is not None  # else nothing was loaded
+        refuse_one_class(Path(data_dir), alternative)
+    if rank() == 0:
+        for line in dict.fromkeys([*train.lines(), *validation.lines()]):  # both may list the same folder
+            notify(line)
     return train, validation
 
 
-def say_left_out(*splits: ImageSet) -> None:
-    """Tell the user what is not among the images of ``splits``; several may list the same folder."""
-    if rank() == 0:
-        for line in dict.fromkeys(line for split in splits for line in split.lines()):
-            notify(line)
+def held_out(train: ImageSet, flag: str) -> tuple[ImageSet, ImageSet]:
+    """The training images as `hold_out` divides them for ``flag``. Raises UserError where none would be held out."""
+    rest, held = hold_out(train)
+    if not len(held):
+        raise UserError(f"{flag}: no class has two training images; add some, or leave it out")
+    return rest, held

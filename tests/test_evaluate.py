@@ -15,12 +15,14 @@ from sklearn.metrics import roc_auc_score
 
 import evaluate as script_module
 from data import load_split
+from evaluation.baseline_network import build_baseline, save_baseline
 from evaluation.evaluate import evaluate
 from evaluation.generation import draw_images
+from evaluation.sections import networks
 from model import PixelCNN, class_log_likelihoods, load_checkpoint, save_checkpoint
 from plots.images import write_png
 from tests.runs import RUN
-from utils.errors import UserError
+from utils.errors import DataError, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 FEW = "--samples_per_class 3 --robustness_images 20 --device cpu --ood noise --ood class:3".split()
@@ -48,6 +50,28 @@ def reported(checkpoint, tmp_path_factory) -> Path:
 
 def run(checkpoint: Path, out: Path, cache: Path, *more: str) -> int:
     return script_module.main([str(checkpoint), "--out", str(out), "--cache", str(cache), *FEW, *more])
+
+
+@pytest.fixture
+def evaluate_own(own_folder, tmp_path):
+    """Evaluate a network of ``own_folder``, which has 8 training, 4 validation and 6 test images: evaluate_own(flags).
+
+    It returns the report's folder.
+    """
+    net = PixelCNN(nr_resnet=1, nr_filters=4, nr_logistic_mix=1, image_channels=3, num_classes=2)
+    save_checkpoint(tmp_path / "own.pt", net, image_size=(8, 8), class_names=("a", "b"), dataset="folder")
+
+    def evaluate_own(flags: str) -> Path:
+        places = {"--data_dir": own_folder, "--out": tmp_path / "report", "--cache": tmp_path / "cache"}
+        more = [*(str(part) for place in places.items() for part in place), "--ood", "noise", "--device", "cpu"]
+        assert script_module.main([str(tmp_path / "own.pt"), *more, "--samples_per_class", "3", *flags.split()]) == 0
+        return tmp_path / "report"
+
+    return evaluate_own
+
+
+def no_computing(*_: object, **__: object) -> None:
+    raise AssertionError("computed")
 
 
 def metrics_of(folder: Path) -> dict:
@@ -234,6 +258,69 @@ def test_mistakes_are_one_line(checkpoint, tmp_path, flags, message):
         script_module.main(arguments)
     assert message in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "few", "message"),
+    [
+        ("validation", "", "4 validation images are too few to measure samples: 6 or more are needed"),
+        ("train", "test", "5 test images are too few to measure samples: 6 or more are needed"),
+        ("holdout", "", "2 holdout images are too few to measure samples: 6 or more are needed"),
+    ],
+)
+def test_samples_are_left_out_where_real_images_are_too_few(
+    evaluate_own, own_folder, monkeypatch, capsys, split, few, message
+):
+    if few:
+        (own_folder / few / "a" / "000.png").unlink()
+    monkeypatch.setattr(networks, "draw_images", no_computing)
+    with pytest.raises(UserError, match=f"^{message}$"):
+        evaluate_own(f"--split {split} --sections samples")
+    capsys.readouterr()
+    report = evaluate_own(f"--split {split}")
+    assert capsys.readouterr().err.splitlines().count(message) == 1
+    assert f"## Samples\n\n{message}.\n\n## Robustness" in (report / "report.md").read_text()
+    sections = {name.split("/")[1] for name in metrics_of(report)}
+    assert sections == {"classification", "likelihood", "robustness", "unseen"}
+
+
+def test_a_folder_with_one_image_per_class_has_no_holdout(evaluate_own, own_folder, tmp_path):
+    for file in own_folder.glob("train/*/00[1-3].png"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"^--split holdout: no class has two training images; add some, or leave it"):
+        evaluate_own("--split holdout")
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "bad", "section"),
+    [
+        ("validation", "train", "likelihood"),
+        ("validation", "train", "samples"),
+        ("train", "validation", "samples"),
+    ],
+)
+def test_images_that_a_later_section_needs_are_read_first(
+    evaluate_own, own_folder, monkeypatch, tmp_path, split, bad, section
+):
+    if bad == "validation":
+        shutil.rmtree(own_folder / "test")  # samples are then compared with the validation images
+    else:
+        for number in (2, 3, 4):
+            shutil.copy(own_folder / "validation/a/000.png", own_folder / f"validation/a/00{number}.png")
+    (own_folder / bad / "a" / "000.png").write_bytes(b"")
+    monkeypatch.setattr(networks.Network, "scores", no_computing)
+    with pytest.raises(DataError, match=r"a/000\.png"):
+        evaluate_own(f"--split {split} --sections classification {section}")
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_baseline_needs_no_training_images(own_folder, tmp_path):
+    about = {"image_size": (8, 8), "class_names": ["a", "b"], "dataset": "folder", "settings": {}}
+    save_baseline(tmp_path / "base.pt", build_baseline([1], 3, 2), [1], **about)
+    (own_folder / "train/a/000.png").write_bytes(b"")
+    flags = ["--data_dir", str(own_folder), "--sections", "classification", "likelihood"]
+    assert run(tmp_path / "base.pt", tmp_path / "report", tmp_path / "cache", *flags) == 0
 
 
 def test_networks_of_other_images_are_refused(checkpoint, tmp_path):

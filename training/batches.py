@@ -1,7 +1,6 @@
 """The images of a run, and the order in which training visits them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +9,7 @@ from torch import Tensor
 
 from data import ImageSet
 from data.augmentation import augment, draw_shifts
-from data.folder import refuse_one_class
-from data.splits import hold_out
-from evaluation.splits import load_labelled, say_left_out
+from evaluation.splits import held_out, load_labelled
 from training.objective import likelihood_images
 from training.settings import TrainSettings
 from utils.distributed import rank, world_size
@@ -34,21 +31,15 @@ class Splits(NamedTuple):
 
 def load_splits(settings: TrainSettings) -> Splits:
     """The images of a run by --select_on; says what was left out. Raises UserError, DataError."""
-    where = (settings.image_size, settings.data_dir, settings.skip_bad_images)
-    train, validation = load_labelled(settings.dataset, *where)
-    if settings.dataset == "folder" and settings.fusion != "none" and train.num_classes == 1:
-        assert settings.data_dir is not None  # else nothing was loaded
-        refuse_one_class(Path(settings.data_dir), ", or train a model of images without classes by --fusion none")
+    where = (settings.dataset, settings.image_size, settings.data_dir, settings.skip_bad_images)
+    alternative = ", or train a model of images without classes by --fusion none"
+    train, validation = load_labelled(*where, None if settings.fusion == "none" else alternative)
     wrong = train.num_classes - 1
     if (settings.negatives or 0) > wrong:
         raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")
-    say_left_out(train, validation)
     if settings.select_on == "validation":
         return Splits(train, validation, validation)
-    rest, held = hold_out(train)
-    if not len(held):
-        raise UserError("--select_on holdout: no class has two training images; add some, or use validation")
-    return Splits(rest, held, validation)
+    return Splits(*held_out(train, "--select_on holdout"), validation)
 
 
 class Batches:

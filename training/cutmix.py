@@ -1,4 +1,7 @@
-"""CutMix (Yun et al. 2019): a rectangle of another image of the batch in an image, whose label is then both."""
+"""CutMix (Yun et al. 2019): a rectangle of another image of the batch in an image, whose label is then both.
+
+torchvision's draws one rectangle for all images, with numbers that the host reads, and always.
+"""
 
 from typing import NamedTuple
 

@@ -67,8 +67,10 @@ def read_run(folder: Path) -> Run:
 
 
 def objective(settings: TrainSettings) -> str:
-    weight = settings.discriminative_weight
-    return f"w = {weight:g}, T = {settings.posterior_temperature:g}" if weight else "likelihood"
+    if not settings.discriminative_weight:
+        return "likelihood"
+    parts = [f"w = {settings.discriminative_weight:g}", f"T = {settings.posterior_temperature:g}"]
+    return ", ".join([*parts, *["teacher"] * bool(settings.teacher), *["CutMix"] * bool(settings.cutmix_prob)])
 
 
 def label(run: Run, with_images: bool) -> str:

@@ -11,6 +11,7 @@ from evaluation.metrics import BestMetric
 from evaluation.protocol import SelectOn
 from evaluation.splits import Side
 from layers import Fusion
+from utils.errors import UserError
 from utils.precision import Precision
 from utils.values import (
     Fraction,
@@ -79,7 +80,7 @@ class TrainSettings:
             posterior; 0 is plain maximum likelihood. More than 0 takes the likelihoods of all C classes in one pass:
             C times the time and memory of a plain step, or 1 + k times with --negatives k.
         posterior_temperature: T of that posterior, softmax(log p / T), at least 1e-6; not that of classify.py.
-        negatives: wrong classes per image in the cross-entropy, chosen at random at each step; all by
+        negatives: wrong classes per image in the cross-entropy, chosen at random at each step, fewer than classes; all by
             default. No effect where that weight is 0.
         label_smoothing: share of the cross-entropy's target that is spread over all classes it compares, 0 to below 1.
             No effect where that weight is 0; metrics give the cross-entropy without it.
@@ -193,3 +194,30 @@ class TrainSettings:
     wandb_group: str | None = field(default=None, metadata=FREE)
     wandb_tags: list[str] | None = field(default=None, metadata=FREE)
     log_model: bool = field(default=False, metadata=FREE)
+
+
+OF_THE_POSTERIOR = ("negatives", "label_smoothing", "discriminative_share", "cutmix_prob", "teacher")
+
+
+def without_effect(settings: TrainSettings) -> list[str]:
+    """The flags that were given, but change nothing as the cross-entropy has no weight."""
+    defaults = TrainSettings()
+    given = [f"--{name}" for name in OF_THE_POSTERIOR if getattr(settings, name) != getattr(defaults, name)]
+    return [] if settings.discriminative_weight else given
+
+
+RELATED = ("fusion", "discriminative_weight", "discriminative_share", "cutmix_prob")  # what check_settings looks at
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Raise UserError for settings that contradict each other."""
+    if settings.fusion == "none" and settings.discriminative_weight:
+        raise UserError(
+            "--discriminative_weight: with --fusion none the network does not see the class; "
+            "give another --fusion, or leave the weight out"
+        )
+    if settings.cutmix_prob and settings.discriminative_weight and not settings.discriminative_share:
+        raise UserError(
+            "--cutmix_prob: it changes only images that count in the cross-entropy alone; "
+            "give --discriminative_share, 0.5 for instance"
+        )

@@ -71,17 +71,24 @@ class TrainingState:
             "seconds": self.epoch_seconds,
         }
         best = None if self.best is None else list(self.best)
-        return {**self.step.state(), "progress": progress, "best": best, "metrics": self.reports}
+        teacher = None if self.step.teacher is None else self.step.teacher.sha256
+        return {
+            **self.step.state(), "progress": progress, "best": best, "metrics": self.reports, "teacher_sha256": teacher,
+        }  # fmt: skip
 
     def restore(self, path: Path, class_names: Sequence[str], images: str) -> None:
         """Return to the state in a last.pt, weights included; a warning says so where its images were others.
 
         ``class_names`` and ``images``, an `image_list`, are those of the images that training goes on with.
-        Raises CheckpointError; UserError where its classes were others, or it does not hold all of the state.
+        Raises CheckpointError; UserError where its classes or its teacher were others, or it does not hold all of the
+        state.
         """
         checkpoint = read_checkpoint(path)
         try:
             check_images(checkpoint, path, class_names, images)
+            teacher, known = self.step.teacher, checkpoint.get("teacher_sha256")  # none in older files
+            if teacher is not None and known is not None and teacher.sha256 != known:
+                raise UserError(f"--teacher {printable(teacher.path)} is not the file of this run; give that one")
             self.step.restore(checkpoint)
             self.step.net.metadata |= {name: checkpoint[name] for name in ORIGIN if name in checkpoint}
             progress = checkpoint["progress"]

@@ -1,6 +1,7 @@
 """The teacher of a run: a discriminative baseline, whose posterior replaces the labels in the cross-entropy."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from training.settings import TrainSettings
 from utils.console import notify
 from utils.distributed import rank
 from utils.errors import CheckpointError, UserError
+from utils.files import file_hash
 from utils.text import printable
 
 
@@ -29,6 +31,7 @@ class Teacher:
 
     Attributes:
         net: the ResNet, in eval mode, without gradients.
+        sha256: of the file, in hexadecimal.
     """
 
     def __init__(self, path: str, device: torch.device):
@@ -41,6 +44,7 @@ class Teacher:
             net = load_baseline(path, device)
         except CheckpointError as error:
             raise UserError(f"--teacher: {error}") from None
+        self.sha256 = file_hash(Path(path))
         self.net = net.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def match(self, split: ImageSet, settings: TrainSettings) -> None:

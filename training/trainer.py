@@ -28,7 +28,7 @@ from training.progress import Readout, epoch_line
 from training.resumed_images import image_list
 from training.run_folder import RunFolder, tolerate_write_errors
 from training.samples import TrainingSamples
-from training.settings import TrainSettings
+from training.settings import TrainSettings, check_settings, without_effect
 from training.state import TrainingState
 from training.step import StepSums, TrainingStep
 from training.teacher import Teacher
@@ -65,16 +65,7 @@ class Trainer:
         configure_torch(settings.deterministic)
         if settings.cuda_graph and (self.device.type != "cuda" or world_size() > 1):
             raise UserError("--cuda_graph true needs a CUDA GPU and a single process; leave it out")
-        if settings.fusion == "none" and settings.discriminative_weight:
-            raise UserError(
-                "--discriminative_weight: with --fusion none the network does not see the class; "
-                "give another --fusion, or leave the weight out"
-            )
-        if settings.cutmix_prob and settings.discriminative_weight and not settings.discriminative_share:
-            raise UserError(
-                "--cutmix_prob: it changes only images that count in the cross-entropy alone; "
-                "give --discriminative_share, 0.5 for instance"
-            )
+        check_settings(settings)
         # lexists: a link to a disk that is not mounted is no new run
         last = resumed / "last.pt" if resumed is not None and os.path.lexists(resumed / "last.pt") else None
         load_params = settings.load_params if last is None else None
@@ -95,6 +86,8 @@ class Trainer:
             self.net.metadata |= teacher.metadata()
         if settings.init == "data" and last is None and not load_params:
             data_dependent_init(self.net, *self.batches.first(max(64, self.batches.batch_size)))
+        if rank() == 0 and (ignored := without_effect(settings)):
+            notify(f"no effect without --discriminative_weight: {', '.join(ignored)}")
         first = printable(self.train_split.class_names[0])
         warn_unconditional(self.net, f"labels mean nothing, accuracy is the share of the first class, {first}")
         total_steps = self.batches.per_epoch * settings.max_epochs

@@ -1,17 +1,22 @@
 """What a sweep asks of pcnn_train.py, checked before the first trial: its metric and the values that it may sample."""
 
+import dataclasses
+import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data import DATASETS
+from evaluation.inception import InceptionFeatures, cached_weights
 from evaluation.metrics import FID_NAMES, METRICS, SAMPLE_METRICS
 from evaluation.protocol import VALIDATION
-from training.settings import TrainSettings
+from training.settings import RELATED, TrainSettings, check_settings
 from tuning.flags import SETTINGS, to_flags
 from tuning.search_space import MARGIN, Parameter, Value, quantise
 from utils.arguments import parse_settings
 from utils.console import notify
 from utils.errors import UserError
+from utils.text import printable
 from utils.values import holds
 
 # of the report of an epoch; the others count or name it
@@ -45,6 +50,20 @@ def check_measured(metric: str, settings: TrainSettings, searched: Iterable[str]
     unknown = "dataset" not in searched and DATASETS[settings.dataset].imagenet_classes is None
     if metric == "class_agreement" and unknown:
         raise UserError(f"metric: {metric} is not measured on {settings.dataset}; take another metric")
+    if metric in FID_NAMES and "fid_weights" not in searched:
+        check_fid_weights(metric, settings)
+
+
+def check_fid_weights(metric: str, settings: TrainSettings) -> None:
+    """Raise UserError where the trials cannot use their Inception weights, or report FID under another name.
+
+    Without fid_weights and without a file in torch's cache they download the official one.
+    """
+    file = settings.fid_weights or cached_weights()
+    name = FID_NAMES[0] if file is None or InceptionFeatures(weights=file).official else FID_NAMES[1]
+    if metric != name:
+        used = f"the weights {printable(file)}" if file else "the official weights, as no fid_weights are set,"
+        raise UserError(f"metric: with {used} runs report {name}, not {metric}; name {name}, or set other fid_weights")
 
 
 def check_candidates(parameters: Sequence[Parameter], raw: Mapping[str, Any]) -> None:
@@ -66,6 +85,26 @@ def check_candidates(parameters: Sequence[Parameter], raw: Mapping[str, Any]) ->
                 notify(f"{name}: a few trials may get values like {value} and fail: {problem}")
         if assumed:
             notify(f"{name} gets whole numbers only, as W&B reads these options{hint}")
+
+
+def check_together(parameters: Sequence[Parameter], settings: TrainSettings) -> None:
+    """Raise UserError where a trial may get settings that contradict each other, or a file of all trials is missing.
+
+    ``settings`` has the values of all that is not searched.
+    """
+    searched = {parameter.name: candidates(parameter)[0] for parameter in parameters if parameter.name in RELATED}
+    for values in itertools.product(*searched.values()):
+        chosen = dict(zip(searched, values, strict=True))
+        given = parse_settings(TrainSettings, "", to_flags(chosen))
+        try:
+            check_settings(dataclasses.replace(settings, **{name: getattr(given, name) for name in chosen}))
+        except UserError as error:
+            where = ", ".join(f"{name} {printable(str(value))}" for name, value in chosen.items())
+            raise UserError(f"a trial could get {where}: {error}" if chosen else str(error)) from None
+    names = {parameter.name for parameter in parameters}
+    for name, path in (("load_params", settings.load_params), ("teacher", settings.teacher)):
+        if path is not None and name not in names and not os.path.exists(path):
+            raise UserError(f"{name}: {printable(path)}: no such file")
 
 
 def candidates(parameter: Parameter) -> tuple[list[Value], list[Value]]:

@@ -12,11 +12,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning.database import DatabaseLost, PatientStorage, queue_again
 from tuning.study import (
+    NothingUntried,
+    claim_untried,
     count_trials,
     is_interrupted,
     make_sampler,
     open_study,
-    queue_untried,
     recover_trials,
     running_trials,
 )
@@ -37,29 +38,29 @@ def run_sweep(sweep: Sweep, name: str, storage: PatientStorage, trials: int | No
         sweep: the search and the settings of the trials.
         name: of the study, which is created if it does not exist.
         storage: the database of the study.
-        trials: number of trials in total; by default the whole grid, or 20. Of a search with fewer combinations of
-            settings each is tried once.
+        trials: number of trials in total; by default the whole grid, or 20. A grid repeats no combination of
+            settings. Of another search with fewer combinations than trials each is tried; repeated ones count once.
 
     Returns the study. Raises UserError, and KeyboardInterrupt on a signal, which interrupts the running trial.
     """
     study = open_study(sweep, name, storage)
     size = combinations(sweep)
     total = total_trials(sweep, trials)
+    once = sweep.file.method == "grid" or size <= total
     if size < (trials or 0):
         notify(f"the settings have only {size} combinations; each is tried once")
     check_writable(sweep.folder / "trial_0000.log")
     while not (reached := target_reached(study, sweep)):
-        if count_trials(study) >= total:  # some of them may belong to a killed sweep
+        if count_trials(study, sweep, once) >= total:  # some of them may belong to a killed sweep
             recover_trials(study, storage)
-        if count_trials(study) >= total:
+        if count_trials(study, sweep, once) >= total:
             break
-        if size <= total:
-            queue_untried(study, sweep)
-        trial = run_next(study, sweep, storage)
-        if is_interrupted(trial):
+        trial = run_next(study, sweep, storage, once)
+        if not is_interrupted(trial):
+            count = min(count_trials(study, sweep, once), total)
+            print(f"[{count}/{total}] {trial_summary(study, trial)}", flush=True)
+        elif trial.params:  # else another machine has just taken the last combination
             print(f"trial {trial.number} had no heartbeats for a while and is run again", flush=True)
-        else:
-            print(f"[{min(count_trials(study), total)}/{total}] {trial_summary(study, trial)}", flush=True)
     if reached:
         print(f"the target {sweep.file.target} of {sweep.file.metric} is reached", flush=True)
     if running := running_trials(study):
@@ -68,9 +69,10 @@ def run_sweep(sweep: Sweep, name: str, storage: PatientStorage, trials: int | No
     return study
 
 
-def run_next(study: Study, sweep: Sweep, storage: PatientStorage) -> FrozenTrial:
+def run_next(study: Study, sweep: Sweep, storage: PatientStorage, once: bool) -> FrozenTrial:
     """Run the next trial, queued or new; returns it as the database has it.
 
+    With ``once``, a new one has settings that no other trial has; where there are none left, it ends without any.
     Raises UserError and KeyboardInterrupt, after which the trial is run again.
     """
     optuna.storages.fail_stale_trials(study)
@@ -81,10 +83,10 @@ def run_next(study: Study, sweep: Sweep, storage: PatientStorage) -> FrozenTrial
     try:
         with heartbeats(storage, trial):
             try:
-                value = run_trial(sweep, trial)
+                value = run_trial(sweep, claim_untried(study, sweep, trial) if once else trial)
             except optuna.TrialPruned:
                 state = TrialState.PRUNED
-            except TrialFailed:
+            except (TrialFailed, NothingUntried):
                 state = TrialState.FAIL
         study.tell(trial, value, state, skip_if_finished=True)
     except optuna.exceptions.UpdateFinishedTrialError:  # another process missed the heartbeats and queued it again

@@ -4,20 +4,26 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna import Study
+from optuna import Study, Trial
 from optuna.trial import FrozenTrial
 
 from training.settings import TrainSettings, tagged
+from tuning.checks import candidates
 from tuning.database import PatientStorage, open_storage
 from tuning.database_url import sqlite_url
+from tuning.search_space import Value
 from tuning.stopping import make_pruner
 from tuning.sweep_file import Sweep
 from utils.errors import UserError
+
+
+class NothingUntried(Exception):
+    """Other trials have all combinations of a finite search."""
 
 
 def of_every_machine(fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +34,8 @@ def of_every_machine(fixed: Mapping[str, Any]) -> dict[str, Any]:
 def open_study(sweep: Sweep, name: str, storage: optuna.storages.BaseStorage) -> Study:
     """Open or create the study ``name``. Raises UserError if an existing study has another search."""
     file = sweep.file
-    epochs: Any = sweep.fixed.get("max_epochs", TrainSettings.max_epochs)
+    searched: list[Any] = [value for p in file.parameters if p.name == "max_epochs" for value in candidates(p)[0]]
+    epochs: Any = min(searched, default=sweep.fixed.get("max_epochs", TrainSettings.max_epochs))
     pruner = make_pruner(None if sweep.prune else file.hyperband, epochs)
     study = optuna.create_study(
         study_name=name, storage=storage, direction=file.goal, load_if_exists=True, pruner=pruner
@@ -83,27 +90,54 @@ def make_sampler(sweep: Sweep, trial_number: int) -> optuna.samplers.BaseSampler
     seed = (sweep.seed * 1_000_003 + trial_number) % 2**32
     if sweep.file.method == "bayes":
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
-    return optuna.samplers.RandomSampler(seed=seed)  # of a grid, all settings are queued
+    return optuna.samplers.RandomSampler(seed=seed)  # of a grid, all settings are claimed
 
 
-def queue_untried(study: Study, sweep: Sweep) -> None:
-    """Queue one combination of a finite search that no trial has, unless a trial is queued or none is left."""
+def claim_untried(study: Study, sweep: Sweep, trial: Trial) -> Trial:
+    """Give a running trial of a finite search a combination that no other has; one that was queued keeps its own.
+
+    Returns the trial with these settings fixed. Raises NothingUntried where others have all combinations.
+    """
+    # not optuna's GridSampler: it shuffles, sees no trial of another sampler, and fails outside of Study.optimize
     trials = study.get_trials(deepcopy=False)
-    if any(trial.state.name == "WAITING" for trial in trials):
-        return
-    names = [parameter.name for parameter in sweep.file.parameters]
-    given = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in trials]
-    tried = {tuple(settings.get(name) for name in names) for settings in given if settings}
+    if combination(trials[trial.number], sweep) is not None:
+        return trial
+    # trials of other machines that come first and take the next combinations
+    ahead = sum(not t.state.is_finished() and combination(t, sweep) is None for t in trials[: trial.number])
+    tried = {combination(t, sweep) for t in trials if not is_interrupted(t)}
+    untried = (values for values in all_combinations(sweep) if values not in tried)
+    values = next(itertools.islice(untried, ahead, None), None)
+    if values is None:
+        raise NothingUntried
+    settings = {p.name: value for p, value in zip(sweep.file.parameters, values, strict=True)}
+    trial.storage.set_trial_system_attr(trial._trial_id, "fixed_params", settings)
+    return Trial(study, trial._trial_id)
+
+
+def all_combinations(sweep: Sweep) -> Iterable[tuple[Value, ...]]:
+    """The combinations of settings of a finite search: of a grid as in the file, else in an order of their own."""
     every = itertools.product(*(parameter.choices() or () for parameter in sweep.file.parameters))
-    if untried := [values for values in every if values not in tried]:
-        values = random.Random(sweep.seed + len(trials)).choice(untried)
-        study.enqueue_trial(dict(zip(names, values, strict=True)), skip_if_exists=True)
+    if sweep.file.method == "grid":
+        return every
+    listed = list(every)
+    return random.Random(sweep.seed).sample(listed, len(listed))
 
 
-def count_trials(study: Study) -> int:
-    """The number of trials that are finished or running; interrupted ones do not count, as they are run again."""
+def combination(trial: FrozenTrial, sweep: Sweep) -> tuple[Value, ...] | None:
+    """The settings of a trial that are searched over; None before it has them all."""
+    settings = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    names = [parameter.name for parameter in sweep.file.parameters]
+    return tuple(settings[name] for name in names) if settings.keys() >= set(names) else None
+
+
+def count_trials(study: Study, sweep: Sweep, once: bool) -> int:
+    """The number of trials that are finished or running; interrupted ones do not count, as they are run again.
+
+    With ``once``, those of the same settings count as one.
+    """
     trials = study.get_trials(deepcopy=False)
-    return sum(trial.state.name != "WAITING" and not is_interrupted(trial) for trial in trials)
+    counted = [trial for trial in trials if trial.state.name != "WAITING" and not is_interrupted(trial)]
+    return len({combination(trial, sweep) or trial.number for trial in counted}) if once else len(counted)
 
 
 def running_trials(study: Study) -> list[int]:

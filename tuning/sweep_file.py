@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation.metrics import METRICS, Goal
 from training.settings import TrainSettings, tagged
-from tuning.checks import check_candidates, check_measured, check_metric_name
+from tuning.checks import check_candidates, check_measured, check_metric_name, check_together
 from tuning.flags import command_flags, to_flags
 from tuning.search_space import Parameter, Value, is_int, is_number, parse_parameter
 from tuning.stopping import Hyperband, parse_early_terminate
@@ -155,13 +155,15 @@ def fixed_settings(sweep: SweepFile, flags: Sequence[str] = (), en_wandb: bool =
     """The settings shared by all trials: constants of the file override ``flags`` of pcnn_train.py.
 
     Settings at their defaults are left out unless they are constants. Raises UserError for a value that pcnn_train.py
-    would reject, including those that a trial could get, and for a metric that the trials do not measure.
+    would reject, including those that a trial could get, for settings that contradict each other, and for a metric that
+    the trials do not measure.
     """
     constants = {**sweep.constants, "en_wandb": en_wandb}
     settings = parse_settings(TrainSettings, "", [*sweep.flags, *flags, *to_flags(constants)])
     check_candidates(sweep.parameters, sweep.raw)
     defaults, searched = TrainSettings(), {parameter.name for parameter in sweep.parameters}
     check_measured(sweep.metric, settings, searched)
+    check_together(sweep.parameters, settings)
     fixed = {
         name: value
         for name, value in dataclasses.asdict(settings).items()

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from data import DATASETS, ImageSet, check_readable, load_split
-from data.splits import hold_out, split_files
+from data.splits import split_files
 from evaluation.evaluate import check_labelled
+from evaluation.splits import held_out
 from utils.console import notify
 from utils.distributed import main_first, rank
 from utils.errors import DataError
@@ -20,7 +21,7 @@ SEED = 0  # of every choice of images: the same for all networks, so that they c
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """Splits of a data set, read as they are needed.
+    """Splits of a data set, each read when it is first needed, and kept.
 
     Args:
         dataset, data_dir, image_size: as of `load_split`.
@@ -36,26 +37,32 @@ class EvaluationImages:
 
     def load(self, split: str) -> ImageSet:
         """Raises DataError."""
-        name = "train" if split == "holdout" else split
 
         def load() -> ImageSet:
-            return load_split(self.dataset, name, self.image_size, self.data_dir, self.skip_bad_images)
+            return load_split(self.dataset, split, self.image_size, self.data_dir, self.skip_bad_images)
 
         images = load() if self.dataset == "folder" else main_first(load)  # which downloads others once
         for line in images.lines() if rank() == 0 else ():
             notify(line)
-        return hold_out(images)[1] if split == "holdout" else images
+        return images
+
+    def load_labelled(self, split: str) -> ImageSet:
+        """Raises DataError, and UserError where an image has no class."""
+        images = self.load(split)
+        check_labelled(images, f"{self.dataset} {split}")
+        return images
 
     @cached_property
     def judged(self) -> ImageSet:
         """The split that is evaluated; all its images have a class. Raises DataError, UserError."""
-        images = self.load(self.split)
-        check_labelled(images, f"{self.dataset} {self.split}")
-        return images
+        if self.split == "holdout":
+            return held_out(self.train, "--split holdout")[1]
+        return self.train if self.split == "train" else self.load_labelled(self.split)
 
     @cached_property
     def train(self) -> ImageSet:
-        return self.load("train")
+        """The training images; all have a class. Raises DataError, UserError."""
+        return self.load_labelled("train")
 
     @cached_property
     def reference(self) -> tuple[str, ImageSet]:

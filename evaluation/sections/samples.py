@@ -12,9 +12,9 @@ from torch import Tensor
 
 from data import DATASETS, ImageSet, find_images
 from evaluation.cache import Arrays, Cache, pixel_hash
-from evaluation.evaluate import check_labelled
 from evaluation.fid import FID, SafeFID
 from evaluation.fid_reference import split_reference
+from evaluation.images import true_label
 from evaluation.inception import cached_weights
 from evaluation.metrics import wilson_interval
 from evaluation.samples.agreement import class_agreement
@@ -93,15 +93,31 @@ def class_of(path: Path, class_names: Sequence[str]) -> int:
 
     As `generate.py` writes them, <class>_0001.png; -1 where there is none.
     """
-    for part in reversed(path.parts[:-1]):
-        if composed(part) in class_names:
-            return class_names.index(composed(part))
+    label = true_label(path, Path(), class_names)
+    if label >= 0:
+        return label
     stem = composed(path.stem).casefold()
     for stems in (class_names, file_stems(class_names)):
         fitting = [name for name in stems if stem == name.casefold() or stem.startswith(f"{name.casefold()}_")]
         if fitting:
             return stems.index(max(fitting, key=len))
     return -1
+
+
+def real_split(images: EvaluationImages) -> tuple[str, ImageSet]:
+    """The real images that stand beside samples, from another split than the reference, and its name before them."""
+    return (images.split, images.judged) if images.split != images.reference[0] else ("train", images.train)
+
+
+def too_few(images: EvaluationImages) -> str:
+    """Why samples cannot be measured: a split has fewer than 6 images; "" where they can.
+
+    Raises DataError, UserError where a split cannot be read.
+    """
+    for name, split in ((images.split, images.judged), images.reference, real_split(images)):
+        if len(split) < FEWEST:
+            return f"{len(split)} {name} images are too few to measure samples: {FEWEST} or more are needed"
+    return ""
 
 
 def samples(
@@ -113,6 +129,10 @@ def samples(
     cache: Cache,
 ) -> None:
     """Section 3. The metrics of a row are frechet_distance, kernel_distance, precision, recall, ..."""
+    report.heading("Samples")
+    if lacking := too_few(images):
+        report.text(f"{lacking}.")
+        return
     reference_name, whole = images.reference
     reference = whole.part(some(len(whole), REFERENCE_IMAGES))
     sets = {
@@ -122,10 +142,9 @@ def samples(
     }
     drawn = dict(sets)
     sets |= {folder.name: (folder.images, folder.labels) for folder in folders}
-    sets |= real_and_noise(images, reference_name)
+    sets |= real_and_noise(images)
     count = min(len(reference), *(len(labels) for _, labels in sets.values()))
     measure = Measure(reference, images, count, settings, cache)
-    report.heading("Samples")
     report.text(
         f"Features of EfficientNet-Lite0 (ImageNet, images resized to 128x128), against the {len(reference)} "
         f"{reference_name} images. In the columns up to coverage all rows have the same number of images, {count}, on "
@@ -154,10 +173,9 @@ def samples(
         report.figure(f"samples_{name}", partial(labelled_grid, pixels, labels, images.judged.class_names))
 
 
-def real_and_noise(images: EvaluationImages, reference_name: str) -> dict[str, tuple[Tensor, Tensor]]:
+def real_and_noise(images: EvaluationImages) -> dict[str, tuple[Tensor, Tensor]]:
     """Real images of another split than the reference, the same with noise, and uniform noise, with their classes."""
-    split, name = (images.judged, images.split) if images.split != reference_name else (images.train, "train")
-    check_labelled(split, f"{images.dataset} {name}")
+    name, split = real_split(images)
     order = balanced_order(split.labels)[: len(images.judged)]
     real, labels = split.images[order], split.labels[order]
     generator = torch.Generator().manual_seed(SEED)

@@ -284,6 +284,14 @@ def test_images_of_the_data_set_are_not_written_over_and_one_class_is_refused(ow
         baseline.main([*flags, str(own_folder / "one"), "--out", str(own_folder / "out.pt")])
 
 
+def test_a_holdout_of_no_images_is_one_line(own_folder):
+    for file in own_folder.glob("train/*/00[1-3].png"):
+        file.unlink()
+    flags = ["--dataset", "folder", "--image_size", "8", "--blocks", "1", "--hold_out", "true"]
+    with pytest.raises(UserError, match=r"^--hold_out: no class has two training images; add some, or leave it out$"):
+        baseline.main([*flags, "--data_dir", str(own_folder), "--out", str(own_folder / "out.pt")])
+
+
 def test_the_shipped_recipe_has_the_defaults_of_the_program():
     from utils.arguments import parse_settings
 

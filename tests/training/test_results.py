@@ -7,6 +7,7 @@ from PIL import Image
 
 import pcnn_train
 from training import results
+from training.settings import TrainSettings
 from utils.errors import UserError
 
 TINY = (
@@ -35,6 +36,14 @@ def test_a_row_is_the_best_epoch(run, capsys):
     assert names[5] == "evaluated on" and names[10] == "on the validation images"
     assert cells[10:12] == ["the same figures", "not available"]
     assert header.count("|") == rule.count("|") == row.count("|")
+
+
+def test_what_a_hybrid_run_minimizes_is_named():
+    given = {"discriminative_weight": 0.5, "posterior_temperature": 25.0}
+    assert results.objective(TrainSettings(**given)) == "w = 0.5, T = 25"
+    more = TrainSettings(**given, teacher="t.pt", cutmix_prob=0.7)
+    assert results.objective(more) == "w = 0.5, T = 25, teacher, CutMix"
+    assert results.objective(TrainSettings(teacher="t.pt")) == "likelihood"
 
 
 def test_a_figure_goes_to_standard_output_alone_and_never_over_a_run(run, tmp_path, monkeypatch, capfd):

@@ -125,6 +125,14 @@ def test_without_a_weight_it_is_not_read(tmp_path):
     assert Trainer(settings).step.teacher is None
 
 
+def test_flags_without_effect_are_named(capsys):
+    settings = TrainSettings(dataset="digits", nr_resnet=1, nr_filters=4, cutmix_prob=0.5, teacher="t.pt")
+    Trainer(settings)
+    assert capsys.readouterr().err == "no effect without --discriminative_weight: --cutmix_prob, --teacher\n"
+    Trainer(dataclasses.replace(settings, cutmix_prob=0.0, teacher=None))
+    assert capsys.readouterr().err == ""
+
+
 def test_a_baseline_teaches_a_run_and_the_checkpoints_say_so(tmp_path, capsys):
     """A run resumed needs it again."""
     teacher, run = str(tmp_path / "teacher.pt"), tmp_path / "run"
@@ -149,9 +157,14 @@ def test_a_baseline_teaches_a_run_and_the_checkpoints_say_so(tmp_path, capsys):
     exported = load_checkpoint(out).metadata
     assert exported["teacher"] == net.metadata["teacher"] and "teacher" not in exported["settings"]
 
-    (tmp_path / "teacher.pt").unlink()
+    (tmp_path / "teacher.pt").rename(tmp_path / "moved.pt")
     with pytest.raises(UserError, match=r"--teacher .*: no such file"):
         pcnn_train.main(["--resume", str(run), "--max_epochs", "3"])
+    moved = ["--resume", str(run), "--teacher", str(tmp_path / "moved.pt")]
+    assert pcnn_train.main([*moved, "--max_epochs", "3"]) == 0
+    assert baseline.main([*train, str(tmp_path / "moved.pt"), "--seed", "2"]) == 0
+    with pytest.raises(UserError, match=r"--teacher .*moved.pt is not the file of this run; give that one"):
+        pcnn_train.main([*moved, "--max_epochs", "4"])
 
 
 def load_baseline_parameters(path) -> int:

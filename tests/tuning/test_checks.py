@@ -2,10 +2,13 @@
 
 import pytest
 
+from evaluation import inception
+from evaluation.metrics import FID_NAMES
 from tuning.checks import check_candidates
 from tuning.search_space import parse_parameter
 from tuning.sweep_file import fixed_settings, parse_sweep
 from utils.errors import UserError
+from utils.files import file_hash
 
 
 def check(name, options):
@@ -128,3 +131,86 @@ def test_a_metric_that_some_trials_measure():
     fixed_settings(sweep("fid", {}))
     fixed_settings(sweep("fid", {"fid_samples": {"values": [0, 100]}}))
     fixed_settings(sweep("train_cross_entropy", {}), ["--discriminative_weight", "0.1"])
+
+
+def check_fid(metric, file=None):
+    """The settings of a sweep on ``metric`` whose trials get ``file`` as their weights; one line where it is wrong."""
+    flags = ["--fid_weights", str(file)] if file else []
+    try:
+        return fixed_settings(sweep(metric, {}), flags).get("fid_weights")
+    except UserError as error:
+        assert "\n" not in str(error)
+        raise
+
+
+def test_fid_has_the_name_that_goes_with_its_weights(empty_hub, inception_weights, monkeypatch):
+    assert check_fid(FID_NAMES[1], inception_weights) == str(inception_weights)
+    other = f"with the weights .*{inception_weights.name} runs report {FID_NAMES[1]}, not fid; name {FID_NAMES[1]}, or "
+    with pytest.raises(UserError, match=other):
+        check_fid("fid", inception_weights)
+    monkeypatch.setattr(inception, "OFFICIAL_SHA256", file_hash(inception_weights)[:8])
+    assert check_fid("fid", inception_weights) == str(inception_weights)
+    with pytest.raises(UserError, match=f"runs report fid, not {FID_NAMES[1]}; name fid, or set other fid_weights"):
+        check_fid(FID_NAMES[1], inception_weights)
+
+
+def test_without_fid_weights_only_fid_is_reported(empty_hub):
+    """Nothing is downloaded by the check."""
+    assert check_fid("fid") is None and not empty_hub.exists()
+    with pytest.raises(UserError, match=f"as no fid_weights are set, runs report fid, not {FID_NAMES[1]}; name fid"):
+        check_fid(FID_NAMES[1])
+    assert not empty_hub.exists()
+
+
+def test_the_weights_in_the_cache_are_those_of_the_trials(hub):
+    with pytest.raises(UserError, match=f"with the weights {hub}.* runs report {FID_NAMES[1]}, not fid"):
+        check_fid("fid")
+
+
+@pytest.mark.parametrize("metric", FID_NAMES)
+def test_weights_that_no_trial_can_use(metric, tmp_path):
+    with pytest.raises(UserError, match=r"--fid_weights .*gone\.pth: no such file; give a copy of "):
+        check_fid(metric, tmp_path / "gone.pth")
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"junk\.pth does not hold pytorch-fid's Inception weights .*; replace it"):
+        check_fid(metric, tmp_path / "junk.pth")
+    fixed_settings(sweep("accuracy", {}), ["--fid_weights", str(tmp_path / "gone.pth")])  # FID is then not needed
+    fixed_settings(sweep(metric, {"fid_weights": {"values": ["gone.pth", "junk.pth"]}}))
+
+
+@pytest.mark.parametrize(
+    ("searched", "fixed", "words"),
+    [
+        (
+            {"lr": [0.1, 0.2]},
+            {"fusion": "none", "discriminative_weight": 0.1},
+            "^--discriminative_weight: with --fusion",
+        ),
+        (
+            {"cutmix_prob": [0, 0.5]},
+            {"discriminative_weight": 1},
+            r"^a trial could get cutmix_prob 0.5: --cutmix_prob: ",
+        ),
+        (
+            {"fusion": ["early", "none"], "discriminative_weight": [0, 1]},
+            {},
+            "could get fusion none, discriminative_weig",
+        ),
+        ({"lr": [0.1, 0.2]}, {"teacher": "gone.pt"}, "^teacher: gone.pt: no such file"),
+        ({"lr": [0.1, 0.2]}, {"load_params": "gone.pt"}, "^load_params: gone.pt: no such file"),
+    ],
+)
+def test_settings_that_every_trial_would_refuse(searched, fixed, words):
+    parameters = {name: {"values": values} for name, values in searched.items()}
+    parameters |= {name: {"value": value} for name, value in fixed.items()}
+    metric = {"name": "accuracy", "goal": "maximize"}
+    file = parse_sweep({"method": "random", "metric": metric, "parameters": parameters}, "s")
+    with pytest.raises(UserError, match=words):
+        fixed_settings(file)
+
+
+def test_settings_that_go_together_pass():
+    parameters = {"cutmix_prob": {"values": [0, 0.5]}, "discriminative_share": {"value": 0.5}}
+    parameters |= {"discriminative_weight": {"values": [0, 1]}, "fusion": {"values": ["early", "film"]}}
+    fixed = fixed_settings(parse_sweep({"method": "grid", "parameters": parameters}, "s"))
+    assert fixed == {"discriminative_share": 0.5, "en_wandb": False}

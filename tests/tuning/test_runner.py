@@ -1,8 +1,10 @@
 """The runner of a sweep, with trials that train nothing."""
 
 import contextlib
+import itertools
 import signal
 import sqlite3
+from collections import Counter
 
 import optuna
 import pytest
@@ -14,8 +16,8 @@ import tuning.runner
 import tuning.trial
 from tuning.database import open_storage
 from tuning.runner import run_sweep
-from tuning.study import open_study
-from tuning.sweep_file import Sweep, fixed_settings, parse_sweep
+from tuning.study import claim_untried, open_study
+from tuning.sweep_file import Sweep, fixed_settings, parse_sweep, read_sweep
 from tuning.trial import TrialFailed
 from utils.errors import UserError
 
@@ -179,3 +181,107 @@ def test_a_log_that_cannot_be_written_is_one_line_and_the_trial_is_queued(tmp_pa
     with pytest.raises(UserError, match=r"trial\.log cannot be written"):
         run_sweep(sweep, "x", storage, 1)
     assert [trial.state.name for trial in open_study(sweep, "x", storage).trials] == ["FAIL", "WAITING"]
+
+
+def settings_of(study):
+    return [tuple(trial.params.values()) for trial in study.trials]
+
+
+def test_a_grid_of_fewer_trials_is_its_first_combinations(tmp_path, monkeypatch, capsys):
+    """The later command for all of them runs the others; configs/optimizer_sweep.yaml has 36."""
+    monkeypatch.setattr(tuning.runner, "run_trial", sample_only([0.5] * 36))
+    file = read_sweep("configs/optimizer_sweep.yaml")
+    sweep, storage = Sweep(file, {}, tmp_path / "s"), open_storage(f"sqlite:///{tmp_path}/x.db")
+    every = list(itertools.product([8, 16, 32], [0.005, 0.01, 0.02], [0.99, 0.999], [1, 2]))
+    assert settings_of(run_sweep(sweep, "x", storage, 12)) == every[:12]
+    assert settings_of(run_sweep(sweep, "x", storage)) == every
+    assert capsys.readouterr().out.splitlines()[-1].startswith("[36/36]")
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_repeated_settings_count_once_where_each_combination_is_tried(method, tmp_path, monkeypatch, capsys):
+    """Of the five trials of an earlier command some have equal settings, and one failed by itself."""
+    monkeypatch.setattr(tuning.runner, "run_trial", sample_only(["error: no images"] + [0.5] * 20))
+    search = {"nr_filters": {"values": [2, 3]}, "seed": {"min": 1, "max": 3}}
+    sweep = sweep_over(search, tmp_path / "s", method=method)
+    storage = open_storage(f"sqlite:///{tmp_path}/x.db")
+    before = settings_of(run_sweep(sweep, "x", storage, 5))
+    assert len(before) == 5 > len(set(before))
+    tried = settings_of(run_sweep(sweep, "x", storage, 6))
+    assert set(tried) == set(itertools.product([2, 3], [1, 2, 3]))
+    assert Counter(tried[5:]) == Counter(set(tried) - set(before))
+    assert capsys.readouterr().out.splitlines()[-1].startswith("[6/6]")
+    assert settings_of(run_sweep(sweep, "x", storage, 6)) == tried
+
+
+def interleave(monkeypatch, other):
+    """Call ``other`` whenever a sweep asks for a trial, just before it gets one."""
+    ask, busy = optuna.Study.ask, []
+
+    def ask_late(study):
+        if not busy:
+            busy.append(True)
+            other(len(study.get_trials()))
+            busy.clear()
+        return ask(study)
+
+    monkeypatch.setattr(optuna.Study, "ask", ask_late)
+
+
+def two_machines(folder, method):
+    """A search over six combinations, and the storage of each machine."""
+    search = {"nr_filters": {"values": [2, 3]}, "seed": {"min": 1, "max": 3}}
+    sweep = sweep_over(search, folder / "s", method=method)
+    return sweep, [open_storage(f"sqlite:///{folder}/x.db") for _ in range(2)]
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "bayes"])
+def test_a_trial_that_another_machine_takes_first_costs_no_combination(method, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning.runner, "run_trial", sample_only([0.5] * 20))
+    sweep, (here, there) = two_machines(tmp_path, method)
+    interleave(monkeypatch, lambda count: count < 5 and run_sweep(sweep, "x", there, count + 1))
+    tried = settings_of(run_sweep(sweep, "x", here, 6))
+    assert set(tried) == set(itertools.product([2, 3], [1, 2, 3]))
+    assert len(tried) == 6 or method != "grid"  # the other machine runs fewer trials, and so samples
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "bayes"])
+def test_machines_that_want_all_combinations_try_each_once(method, tmp_path, monkeypatch, capsys):
+    """The other one takes the last, after which nothing is left for a trial that has been started here."""
+    monkeypatch.setattr(tuning.runner, "run_trial", sample_only([0.5] * 20))
+    sweep, (here, there) = two_machines(tmp_path, method)
+    interleave(monkeypatch, lambda count: count == 5 and run_sweep(sweep, "x", there, 6))
+    study = run_sweep(sweep, "x", here, 6)
+    complete = [tuple(trial.params.values()) for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert sorted(complete) == list(itertools.product([2, 3], [1, 2, 3]))
+    assert [trial.params for trial in study.trials if trial.state.name != "COMPLETE"] == [{}]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and all(" accuracy 0.5000 " in line for line in lines)
+
+
+@pytest.mark.parametrize("method", ["grid", "random"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_trials_of_three_machines_claim_different_combinations_in_any_order(order, method, tmp_path):
+    sweep, storages = two_machines(tmp_path, method)
+    studies = [open_study(sweep, "x", storage) for storage in (*storages, storages[0])]
+    trials = [study.ask() for study in studies]
+    claimed = {}
+    for number in order:
+        trial = claim_untried(studies[number], sweep, trials[number])
+        claimed[number] = tuple(parameter.suggest(trial) for parameter in sweep.file.parameters)
+    assert len(set(claimed.values())) == 3
+    if method == "grid":
+        assert [claimed[number] for number in range(3)] == [(2, 1), (2, 2), (2, 3)]
+
+
+def test_a_trial_stopped_before_it_has_settings_gets_them_when_it_is_run_again(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning.runner, "claim_untried", stop)
+    sweep, (storage, _) = two_machines(tmp_path, "grid")
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, "x", storage)
+    monkeypatch.setattr(tuning.runner, "claim_untried", claim_untried)
+    monkeypatch.setattr(tuning.runner, "run_trial", sample_only([0.5] * 20))
+    assert settings_of(run_sweep(sweep, "x", storage)) == [(), *itertools.product([2, 3], [1, 2, 3])]

@@ -5,6 +5,7 @@ import pytest
 
 import tuning.trial
 from tuning.stopping import Hyperband, make_pruner, parse_early_terminate
+from tuning.study import open_study
 from tuning.sweep_file import Sweep, parse_sweep
 from tuning.trial import last_decision
 
@@ -107,3 +108,25 @@ def test_a_trial_is_stopped_by_hyperband(tmp_path, monkeypatch):
         study.tell(good, 0.9)
     with pytest.raises(optuna.TrialPruned):
         tuning.trial.run_trial(sweep, study.ask())
+
+
+@pytest.mark.parametrize("options", [{"values": [16, 8, 12]}, {"min": 8, "max": 16}])
+def test_prune_warms_up_for_a_quarter_of_the_fewest_epochs(options, tmp_path):
+    """Of trials of 8 to 16 epochs: two epochs, where the default of max_epochs gives 50."""
+    content = {
+        "method": "random",
+        "metric": {"name": "accuracy", "goal": "maximize"},
+        "parameters": {"max_epochs": options},
+    }
+    sweep = Sweep(parse_sweep(content, "x"), {}, tmp_path, prune=True)
+    study = open_study(sweep, "x", optuna.storages.InMemoryStorage())
+    for _ in range(4):
+        good = study.ask()
+        for epoch in range(1, 9):
+            good.report(0.9, epoch)
+        study.tell(good, 0.9)
+    bad, found = study.ask(), []
+    for epoch in range(1, 9):
+        bad.report(0.1, epoch)
+        found.append(bad.should_prune())
+    assert found == [False] + [True] * 7

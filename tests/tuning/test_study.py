@@ -11,7 +11,7 @@ from PIL import Image
 from tuning.analysis import TrialRow, correlations, setting_importances, trial_rows
 from tuning.database import open_storage
 from tuning.report import metric_titles, plot_settings, trial_table, write_report
-from tuning.study import make_sampler, open_study, queue_untried
+from tuning.study import claim_untried, make_sampler, open_study
 from tuning.sweep_file import Sweep, fix_settings, fixed_settings, parse_sweep, read_sweep
 from tuning.trial import TrialFailed, best_metrics
 from utils.errors import UserError
@@ -30,14 +30,13 @@ def test_each_method_samples_and_a_resumed_search_repeats_nothing(method):
 
     def objective(trial):
         study.sampler = make_sampler(sweep, trial.number)
+        trial = claim_untried(study, sweep, trial) if method == "grid" else trial
         settings = {parameter.name: parameter.suggest(trial) for parameter in file.parameters}
         return -(math.log10(settings["lr"] / 1e-3) ** 2) if "lr" in settings else 0
 
     count = 8 if method == "grid" else 40
     for _ in range(count):
         study.sampler = make_sampler(sweep, 0)
-        if method == "grid":
-            queue_untried(study, sweep)
         study.optimize(objective, 1)
     samples = [trial.params for trial in study.trials]
     assert len({tuple(params.values()) for params in samples}) == count
@@ -79,6 +78,7 @@ def synthetic_study(path, folder, count):
 
     def objective(trial):
         study.sampler = make_sampler(sweep, trial.number)
+        trial = claim_untried(study, sweep, trial) if file.method == "grid" else trial
         settings = {parameter.name: parameter.suggest(trial) for parameter in file.parameters}
         quality = numbers.random()
         history = [
@@ -99,8 +99,6 @@ def synthetic_study(path, folder, count):
 
     for _ in range(count):
         study.sampler = make_sampler(sweep, 0)
-        if file.method == "grid":
-            queue_untried(study, sweep)
         study.optimize(objective, 1, catch=(TrialFailed,))
     return study
 

@@ -1,6 +1,11 @@
+import dataclasses
+
+import pytest
 import torch
 
+from evaluation.sections import images as images_module
 from evaluation.sections.images import EvaluationImages, balanced_order, shuffled, some
+from utils.errors import UserError
 
 
 def test_classes_take_turns_as_far_as_they_have_images():
@@ -40,6 +45,21 @@ def test_the_holdout_is_a_part_of_the_training_images(digits):
     held = EvaluationImages("digits", "holdout", None, None)
     train = held.train
     assert set(held.judged.paths) < set(train.paths) and abs(len(held.judged) - len(train) / 10) < 10
+
+
+@pytest.mark.parametrize("split", ["train", "holdout"])
+def test_training_images_are_read_once(own_folder, capsys, split):
+    (own_folder / "train/a/000.png").write_bytes(b"")
+    images = EvaluationImages("folder", split, (8, 8), str(own_folder), skip_bad_images=True)
+    assert (len(images.judged), len(images.train)) == (7 if split == "train" else 2, 7)
+    assert capsys.readouterr().err.count("left out: 1 of 8 images cannot be read") == 1
+
+
+def test_training_images_without_a_class_are_refused(digits, monkeypatch):
+    bare = dataclasses.replace(digits, labels=torch.full_like(digits.labels, -1))
+    monkeypatch.setattr(images_module, "load_split", lambda *_: bare)
+    with pytest.raises(UserError, match=r"some digits train images have no class \(label -1\)"):
+        _ = EvaluationImages("digits", "validation", None, None).train
 
 
 def test_of_many_images_a_fixed_part_is_taken_in_order(digits):

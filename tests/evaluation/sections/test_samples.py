@@ -1,9 +1,11 @@
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from evaluation.sections.samples import FEWEST, class_of, read_folder, share
+from evaluation.sections.images import EvaluationImages
+from evaluation.sections.samples import FEWEST, class_of, read_folder, share, too_few
 from utils.errors import DataError
 
 NAMES = ("cat", "wild cat", "Café")
@@ -42,6 +44,15 @@ def test_a_folder_of_too_few_images(digits, write_folder, tmp_path, count, messa
     write_folder(digits.images[:count], tmp_path / "drawn")
     with pytest.raises(DataError, match=message):
         read_folder("drawn", str(tmp_path / "drawn"), digits)
+
+
+def test_few_training_images_do_not_matter_beside_test_images(own_folder):
+    for file in own_folder.glob("train/*/00[1-3].png"):
+        file.unlink()
+    assert too_few(EvaluationImages("folder", "test", (8, 8), str(own_folder))).startswith("2 train images")
+    shutil.copytree(own_folder / "test/a", own_folder / "validation/b", dirs_exist_ok=True)
+    shutil.copy(own_folder / "test/a/000.png", own_folder / "validation/a/002.png")
+    assert too_few(EvaluationImages("folder", "validation", (8, 8), str(own_folder))) == ""
 
 
 def test_share():
