@@ -80,8 +80,8 @@ class TrainSettings:
             posterior; 0 is plain maximum likelihood. More than 0 takes the likelihoods of all C classes in one pass:
             C times the time and memory of a plain step, or 1 + k times with --negatives k.
         posterior_temperature: T of that posterior, softmax(log p / T), at least 1e-6; not that of classify.py.
-        negatives: wrong classes per image in the cross-entropy, chosen at random at each step, fewer than classes; all by
-            default. No effect where that weight is 0.
+        negatives: wrong classes per image in the cross-entropy, chosen at random at each step, fewer than classes; all
+            by default. No effect where that weight is 0.
         label_smoothing: share of the cross-entropy's target that is spread over all classes it compares, 0 to below 1.
             No effect where that weight is 0; metrics give the cross-entropy without it.
         discriminative_share: share of the images of each batch that count in the cross-entropy alone; with flip+shift
