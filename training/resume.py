@@ -26,7 +26,8 @@ def find_run(settings: TrainSettings, argv: Sequence[str]) -> tuple[TrainSetting
         folder = Path(settings.resume)
         saved = run_settings(folder)
         settings = parse_settings(TrainSettings, "", [f"--config={folder / 'config.yaml'}", *argv])
-        refuse_changes(dataclasses.replace(settings, teacher=saved.teacher), saved, folder)  # its file may have moved
+        moved = settings.teacher is not None and saved.teacher is not None  # its content is checked where it is read
+        refuse_changes(dataclasses.replace(settings, teacher=saved.teacher) if moved else settings, saved, folder)
         return dataclasses.replace(settings, resume=None), folder
     if settings.run_dir is not None:
         folder = Path(settings.run_dir)

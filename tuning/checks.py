@@ -59,7 +59,10 @@ def check_fid_weights(metric: str, settings: TrainSettings) -> None:
 
     Without fid_weights and without a file in torch's cache they download the official one.
     """
-    file = settings.fid_weights or cached_weights()
+    try:
+        file = settings.fid_weights or cached_weights()
+    except ImportError as error:
+        raise UserError(f"metric: {metric} needs pytorch-fid: {error}") from None
     name = FID_NAMES[0] if file is None or InceptionFeatures(weights=file).official else FID_NAMES[1]
     if metric != name:
         used = f"the weights {printable(file)}" if file else "the official weights, as no fid_weights are set,"
@@ -88,22 +91,33 @@ def check_candidates(parameters: Sequence[Parameter], raw: Mapping[str, Any]) ->
 
 
 def check_together(parameters: Sequence[Parameter], settings: TrainSettings) -> None:
-    """Raise UserError where a trial may get settings that contradict each other, or a file of all trials is missing.
+    """Raise UserError where the settings of all trials contradict each other, or a file that all need is missing.
 
-    ``settings`` has the values of all that is not searched.
+    A notice says where those of some do. ``settings`` has the values of all that is not searched.
     """
-    searched = {parameter.name: candidates(parameter)[0] for parameter in parameters if parameter.name in RELATED}
+    names = {parameter.name for parameter in parameters}
+    searched = {
+        parameter.name: parameter.choices() or candidates(parameter)[0][-1:]  # of a range a value within
+        for parameter in parameters
+        if parameter.name in RELATED
+    }
+    problems, passed = [], 0
     for values in itertools.product(*searched.values()):
         chosen = dict(zip(searched, values, strict=True))
         given = parse_settings(TrainSettings, "", to_flags(chosen))
         try:
             check_settings(dataclasses.replace(settings, **{name: getattr(given, name) for name in chosen}))
+            passed += 1
         except UserError as error:
             where = ", ".join(f"{name} {printable(str(value))}" for name, value in chosen.items())
-            raise UserError(f"a trial could get {where}: {error}" if chosen else str(error)) from None
-    names = {parameter.name for parameter in parameters}
-    for name, path in (("load_params", settings.load_params), ("teacher", settings.teacher)):
-        if path is not None and name not in names and not os.path.exists(path):
+            problems.append(f"{where}: {error}" if where else str(error))
+    if problems and not passed:
+        raise UserError(f"all trials would fail: {problems[0]}")
+    if problems:
+        notify(f"trials may fail: {problems[0]}")
+    for name, needed in (("load_params", True), ("teacher", bool(settings.discriminative_weight))):
+        path = getattr(settings, name)
+        if path and needed and name not in names and not os.path.exists(path):
             raise UserError(f"{name}: {printable(path)}: no such file")
 
 

@@ -79,7 +79,7 @@ def last_decision(sweep: Sweep, sampled: dict[str, Any]) -> int:
     hyperband = None if sweep.prune else sweep.file.hyperband
     if not sweep.prune and hyperband is None:
         return 0
-    epochs = {**sweep.fixed, **sampled}.get("max_epochs", TrainSettings.max_epochs)
+    epochs = int({**sweep.fixed, **sampled}.get("max_epochs", TrainSettings.max_epochs))
     return min(epochs, hyperband.end) if hyperband and hyperband.end else epochs
 
 

@@ -160,6 +160,8 @@ def test_a_baseline_teaches_a_run_and_the_checkpoints_say_so(tmp_path, capsys):
     (tmp_path / "teacher.pt").rename(tmp_path / "moved.pt")
     with pytest.raises(UserError, match=r"--teacher .*: no such file"):
         pcnn_train.main(["--resume", str(run), "--max_epochs", "3"])
+    with pytest.raises(UserError, match=r"^--teacher t\.pt: the run in .* has None"):
+        pcnn_train.main(["--resume", str(tmp_path / "after"), "--teacher", "t.pt"])
     moved = ["--resume", str(run), "--teacher", str(tmp_path / "moved.pt")]
     assert pcnn_train.main([*moved, "--max_epochs", "3"]) == 0
     assert baseline.main([*train, str(tmp_path / "moved.pt"), "--seed", "2"]) == 0

@@ -178,39 +178,44 @@ def test_weights_that_no_trial_can_use(metric, tmp_path):
     fixed_settings(sweep(metric, {"fid_weights": {"values": ["gone.pth", "junk.pth"]}}))
 
 
+def swept(searched, fixed):
+    given = {name: options if isinstance(options, dict) else {"values": options} for name, options in searched.items()}
+    given |= {name: {"value": value} for name, value in fixed.items()}
+    metric = {"name": "accuracy", "goal": "maximize"}
+    return fixed_settings(parse_sweep({"method": "random", "metric": metric, "parameters": given}, "s"))
+
+
 @pytest.mark.parametrize(
     ("searched", "fixed", "words"),
     [
+        ({}, {"fusion": "none", "discriminative_weight": 0.1}, "^all trials would fail: --discriminative_weight: with"),
         (
-            {"lr": [0.1, 0.2]},
-            {"fusion": "none", "discriminative_weight": 0.1},
-            "^--discriminative_weight: with --fusion",
-        ),
-        (
-            {"cutmix_prob": [0, 0.5]},
+            {"cutmix_prob": [0.3, 0.5]},
             {"discriminative_weight": 1},
-            r"^a trial could get cutmix_prob 0.5: --cutmix_prob: ",
+            r"^all trials would fail: cutmix_prob 0.3: --cutmix_",
         ),
-        (
-            {"fusion": ["early", "none"], "discriminative_weight": [0, 1]},
-            {},
-            "could get fusion none, discriminative_weig",
-        ),
-        ({"lr": [0.1, 0.2]}, {"teacher": "gone.pt"}, "^teacher: gone.pt: no such file"),
-        ({"lr": [0.1, 0.2]}, {"load_params": "gone.pt"}, "^load_params: gone.pt: no such file"),
+        ({}, {"teacher": "gone.pt", "discriminative_weight": 0.1}, "^teacher: gone.pt: no such file"),
+        ({}, {"load_params": "gone.pt"}, "^load_params: gone.pt: no such file"),
     ],
 )
 def test_settings_that_every_trial_would_refuse(searched, fixed, words):
-    parameters = {name: {"values": values} for name, values in searched.items()}
-    parameters |= {name: {"value": value} for name, value in fixed.items()}
-    metric = {"name": "accuracy", "goal": "maximize"}
-    file = parse_sweep({"method": "random", "metric": metric, "parameters": parameters}, "s")
     with pytest.raises(UserError, match=words):
-        fixed_settings(file)
+        swept({"lr": [0.1, 0.2]} | searched, fixed)
 
 
-def test_settings_that_go_together_pass():
-    parameters = {"cutmix_prob": {"values": [0, 0.5]}, "discriminative_share": {"value": 0.5}}
-    parameters |= {"discriminative_weight": {"values": [0, 1]}, "fusion": {"values": ["early", "film"]}}
-    fixed = fixed_settings(parse_sweep({"method": "grid", "parameters": parameters}, "s"))
-    assert fixed == {"discriminative_share": 0.5, "en_wandb": False}
+def test_settings_that_some_trials_would_refuse_are_told(capsys):
+    swept({"fusion": ["early", "none"], "discriminative_weight": [0, 1]}, {})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("trials may fail: fusion none, discriminative_weight 1: --discriminative_weight: with --fus")
+
+
+@pytest.mark.parametrize(
+    ("searched", "fixed"),
+    [
+        ({"cutmix_prob": [0, 0.5], "fusion": ["early", "film"]}, {"discriminative_share": 0.5}),
+        ({"discriminative_share": {"min": 0.0, "max": 0.5}}, {"discriminative_weight": 1.0, "cutmix_prob": 0.5}),
+        ({"lr": [0.1, 0.2]}, {"teacher": "gone.pt"}),  # of no effect
+    ],
+)
+def test_settings_that_go_together_pass(searched, fixed, capsys):
+    assert swept(searched, fixed).items() >= fixed.items() and capsys.readouterr().err == ""
