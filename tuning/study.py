@@ -34,8 +34,8 @@ def of_every_machine(fixed: Mapping[str, Any]) -> dict[str, Any]:
 def open_study(sweep: Sweep, name: str, storage: optuna.storages.BaseStorage) -> Study:
     """Open or create the study ``name``. Raises UserError if an existing study has another search."""
     file = sweep.file
-    searched = [int(value) for p in file.parameters if p.name == "max_epochs" for value in candidates(p)[0]]
-    epochs: Any = min(searched, default=sweep.fixed.get("max_epochs", TrainSettings.max_epochs))
+    searched: list[Any] = [value for p in file.parameters if p.name == "max_epochs" for value in candidates(p)[0]]
+    epochs: Any = min(map(int, searched), default=sweep.fixed.get("max_epochs", TrainSettings.max_epochs))
     pruner = make_pruner(None if sweep.prune else file.hyperband, epochs)
     study = optuna.create_study(
         study_name=name, storage=storage, direction=file.goal, load_if_exists=True, pruner=pruner
