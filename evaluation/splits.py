@@ -53,9 +53,12 @@ def load_labelled(
     return train, validation
 
 
-def held_out(train: ImageSet, flag: str) -> tuple[ImageSet, ImageSet]:
-    """The training images as `hold_out` divides them for ``flag``. Raises UserError where none would be held out."""
+def held_out(train: ImageSet, flag: str, instead: str = "leave it out") -> tuple[ImageSet, ImageSet]:
+    """The training images as `hold_out` divides them for ``flag``.
+
+    Raises UserError, with the advice to add images or ``instead``, where none would be held out.
+    """
     rest, held = hold_out(train)
     if not len(held):
-        raise UserError(f"{flag}: no class has two training images; add some, or leave it out")
+        raise UserError(f"{flag}: no class has two training images; add some, or {instead}")
     return rest, held

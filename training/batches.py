@@ -39,7 +39,7 @@ def load_splits(settings: TrainSettings) -> Splits:
         raise UserError(f"--negatives {settings.negatives}: an image has only {wrong} wrong classes here")
     if settings.select_on == "validation":
         return Splits(train, validation, validation)
-    return Splits(*held_out(train, "--select_on holdout"), validation)
+    return Splits(*held_out(train, "--select_on holdout", "use validation"), validation)
 
 
 class Batches:

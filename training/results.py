@@ -69,8 +69,8 @@ def read_run(folder: Path) -> Run:
 def objective(settings: TrainSettings) -> str:
     if not settings.discriminative_weight:
         return "likelihood"
-    parts = [f"w = {settings.discriminative_weight:g}", f"T = {settings.posterior_temperature:g}"]
-    return ", ".join([*parts, *["teacher"] * bool(settings.teacher), *["CutMix"] * bool(settings.cutmix_prob)])
+    text = f"w = {settings.discriminative_weight:g}, T = {settings.posterior_temperature:g}"
+    return text + ", teacher" * bool(settings.teacher) + ", CutMix" * bool(settings.cutmix_prob)
 
 
 def label(run: Run, with_images: bool) -> str:

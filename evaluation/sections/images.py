@@ -46,7 +46,7 @@ class EvaluationImages:
             notify(line)
         return images
 
-    def load_labelled(self, split: str) -> ImageSet:
+    def labelled(self, split: str) -> ImageSet:
         """Raises DataError, and UserError where an image has no class."""
         images = self.load(split)
         check_labelled(images, f"{self.dataset} {split}")
@@ -57,12 +57,12 @@ class EvaluationImages:
         """The split that is evaluated; all its images have a class. Raises DataError, UserError."""
         if self.split == "holdout":
             return held_out(self.train, "--split holdout")[1]
-        return self.train if self.split == "train" else self.load_labelled(self.split)
+        return self.train if self.split == "train" else self.labelled(self.split)
 
     @cached_property
     def train(self) -> ImageSet:
         """The training images; all have a class. Raises DataError, UserError."""
-        return self.load_labelled("train")
+        return self.labelled("train")
 
     @cached_property
     def reference(self) -> tuple[str, ImageSet]:
